@@ -1,0 +1,147 @@
+"""The nouns of the task: what is annotated (`Sample`, `Target`) and what a policy answered (`Found`, `NoTarget`, `Invalid`).
+
+Every box is `(x1, y1, x2, y2)` in pixels of the *original* image, right and bottom exclusive. Every mask at rest is a
+compressed COCO RLE (`segmentation.masks`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from segmentation.boxes import Box
+from segmentation.masks import RLE, union
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One annotated object. `mask` is None only for box-only data (REC); `label` is its category or phrase."""
+
+    box: Box
+    mask: RLE | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One expression about one image.
+
+    Args:
+        id: unique within its dataset and stable between runs; predictions are keyed by it.
+        image: path of the image, or the picture itself.
+        height, width: size of the original image in pixels, as the annotation states it.
+        expression: what to segment.
+        targets: the objects meant; the empty tuple says that nothing in the image is meant (no target).
+        ignore: pixels that count neither for nor against a prediction (ReasonSeg).
+        image_id: COCO id where there is one, for leak checks.
+    """
+
+    id: str
+    image: Path | Image.Image
+    height: int
+    width: int
+    expression: str
+    targets: tuple[Target, ...] = ()
+    ignore: RLE | None = None
+    image_id: int | None = None
+    dataset: str = ""
+    split: str = ""
+
+    @property
+    def mask(self) -> RLE | None:
+        """Union of the targets' masks (all background for a no-target sample); None if a target has no mask."""
+        masks = [target.mask for target in self.targets]
+        if any(mask is None for mask in masks):
+            return None
+        return union([mask for mask in masks if mask is not None], self.height, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One predicted object. `mask` is None until a decoder has made it, or where boxes are all that is predicted."""
+
+    box: Box
+    mask: RLE | None = None
+    label: str | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer names at least one object."""
+
+    instances: tuple[Instance, ...]
+
+    def __post_init__(self) -> None:
+        if not self.instances:
+            raise ValueError("Found needs at least one instance; an answer that names none is NoTarget().")
+
+
+@dataclass(frozen=True, slots=True)
+class NoTarget:
+    """The answer states, in the format's own words, that nothing in the image is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """The text is not a sentence of the format. `reason` names the position and the rule broken."""
+
+    reason: str
+
+
+Prediction = Found | NoTarget | Invalid
+
+
+def state(prediction: Prediction) -> str:
+    """`"found"`, `"no_target"` or `"invalid"`: the key under which a prediction is counted and stored."""
+    match prediction:
+        case Found():
+            return "found"
+        case NoTarget():
+            return "no_target"
+        case Invalid():
+            return "invalid"
+
+
+class BrokenImage(ValueError):
+    """An image is missing, unreadable, or of another size than its annotation says. The message names the file."""
+
+
+def open_image(sample: Sample) -> Image.Image:
+    """The sample's picture as RGB, fully read.
+
+    Raises:
+        BrokenImage: missing, truncated or undecodable file, or a size other than `(sample.width, sample.height)`.
+    """
+    image = sample.image
+    if isinstance(image, Path):
+        try:
+            with Image.open(image) as opened:
+                image = opened.convert("RGB")  # reads all pixels, so a truncated file is met here
+        except FileNotFoundError as error:
+            raise BrokenImage(f"{image} (sample {sample.id}): no such file; check data.root.") from error
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+            raise BrokenImage(f"{image} (sample {sample.id}): cannot be read: {error}. Download it again.") from error
+    if image.size != (sample.width, sample.height):
+        raise BrokenImage(
+            f"{sample.image} (sample {sample.id}): the image is {image.size[0]}x{image.size[1]}, "
+            f"its annotation says {sample.width}x{sample.height}."
+        )
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def prediction_mask(prediction: Prediction, height: int, width: int) -> RLE | None:
+    """Union of what a prediction paints: all background for NoTarget, None for Invalid and where no mask was decoded.
+
+    Every instance has a mask by now or none has: a decoder (`segmentation.decoders`) fills those a format leaves out.
+    """
+    match prediction:
+        case Invalid():
+            return None
+        case NoTarget():
+            return union([], height, width)
+        case Found(instances):
+            masks = [instance.mask for instance in instances if instance.mask is not None]
+            return union(masks, height, width) if len(masks) == len(instances) else None
