@@ -1,0 +1,1 @@
+"""GRPO: the entry point, the one TRL trainer subclass, and reward sweeps."""

@@ -1,0 +1,73 @@
+"""GRPO: the policy writes G answers to each prompt; the rewarded ones become likelier.
+
+accelerate launch rl/grpo.py model.path=outputs/warm_start/policy format=box data=scenes output_dir=outputs/grpo
+accelerate launch rl/grpo.py ... rollouts=transformers        # without vLLM
+accelerate launch rl/grpo.py ... resume=true                  # continue from the last whole checkpoint
+"""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+from trl import GRPOConfig
+
+import configs
+from rl.trainer import SegGRPOTrainer
+from rollouts.engines import require_vllm
+from rollouts.policy import check_tokens, family, image_frame, image_token_ids, load_model, load_processor
+from rollouts.rows import prompt_rows
+from rollouts.sections import make_decoder, make_format, make_lora, make_rewards, make_training_samples
+from sft.checkpoints import MarkWhole, resume_from
+from sft.device import prepare_vllm, training_arguments
+from sft.merge import save_policy
+
+
+@configs.main("grpo")
+def main(cfg: DictConfig) -> None:
+    """Check everything that can be wrong, load the policy, train, merge, save."""
+    resume = resume_from(cfg.output_dir, cfg.resume)
+    if cfg.rollouts.use_vllm:
+        require_vllm()
+        prepare_vllm()
+    rewards, weights = make_rewards(cfg.rewards)
+    processor = load_processor(cfg.model.path)
+    model_type = family(cfg.model.path)
+    format = make_format(cfg.format, model_type, processor)
+    check_tokens(processor, format.new_tokens, cfg.model.path)
+    samples = make_training_samples(cfg.data)
+    # A sampled image token would break the forward pass of training; only vLLM must be told (R1-V#91).
+    banned = {"logit_bias": dict.fromkeys(image_token_ids(cfg.model.path), -100.0)}
+    arguments = configs.build(
+        GRPOConfig,
+        {**cfg.trainer, **cfg.rollouts},
+        where="trainer",
+        output_dir=cfg.output_dir,
+        seed=cfg.seed,
+        reward_weights=weights,
+        generation_kwargs=banned if cfg.rollouts.use_vllm else None,
+        **training_arguments(),
+    )
+    configs.record_run(cfg.output_dir, cfg, cfg.seed)
+
+    trainer = SegGRPOTrainer(
+        model=load_model(cfg.model.path, cfg.model.dtype),
+        args=arguments,
+        train_dataset=prompt_rows(samples, format, image_frame(processor)),
+        processing_class=processor,
+        peft_config=make_lora(cfg.model.lora),
+        callbacks=[MarkWhole()],
+        format=format,
+        rewards=rewards,
+        decoder=make_decoder(cfg.decoder),
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_state()  # trainer_state.json: every logged number
+    if samples.skipped:
+        print(f"{len(samples.skipped)} samples had broken images and were replaced: {', '.join(samples.skipped)}")
+    if trainer.accelerator.is_main_process:
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        print(f"policy: {save_policy(policy, processor, f'{cfg.output_dir}/policy')}")
+    trainer.accelerator.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main()

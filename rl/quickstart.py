@@ -1,0 +1,127 @@
+"""The whole path on one machine: warm start, GRPO, evaluation of both on held-out scenes; what `make quickstart` runs.
+
+    python rl/quickstart.py --format box --seed 0 --output outputs/quickstart
+
+Each step is an ordinary entry point with its ordinary config, printed before it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from evaluation.curves import training_curves
+from evaluation.intervals import iou_gain
+from evaluation.overlay import before_after
+from evaluation.predictions import read_predictions
+from evaluation.score import score_file
+from segmentation.data.scenes import Scenes
+from segmentation.metrics import Evaluator
+
+FORMATS = {"box": ["format=box"], "bricks": ["format=bricks_box", "format.grid=10"]}
+COLUMNS = {
+    "cIoU": "cIoU",
+    "gIoU": "gIoU",
+    "Pr@0.5": "Pr@0.5",
+    "Acc@0.5": "box Acc@0.5",
+    "box_iou": "box IoU",
+    "N_acc": "N-acc",
+    "T_acc": "T-acc",
+    "invalid_rate": "invalid rate",
+    "mean_tokens": "mean tokens",
+}
+HELD_OUT = 600
+console = Console()
+
+
+def main() -> None:
+    """Run the four commands, then compare what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--format", choices=FORMATS, default="box")
+    parser.add_argument("--seed", type=int, default=0, help="of both trainings and of their scenes")
+    parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"))
+    parser.add_argument("--grpo", nargs="*", default=[], metavar="KEY=VALUE", help="more overrides for rl/grpo.py")
+    args = parser.parse_args()
+    if args.output.exists():
+        shutil.rmtree(args.output)
+    said = FORMATS[args.format]
+    warm, tuned = args.output / "warm_start", args.output / "grpo"
+    stream = [f"seed={args.seed}", f"data.seed={args.seed}"]
+    seconds = {}
+    seconds["warm_start"] = launch("sft/warm_start.py", *said, *stream, f"output_dir={warm}")
+    policies = {"before": warm / "policy", "after": tuned / "policy"}
+    fresh = [f"seed={args.seed}", f"data.seed={args.seed + 1000}"]  # scenes the warm start has not read
+    seconds["grpo"] = launch(
+        "rl/grpo.py", f"model.path={policies['before']}", *said, *fresh, f"output_dir={tuned}", *args.grpo
+    )
+    for name, policy in policies.items():
+        where = [f"model.path={policy}", f"output_dir={args.output / name}", "overlays=0"]
+        held_out = ["benchmark=scenes_val", f"benchmark.length={HELD_OUT}"]
+        seconds[f"evaluate_{name}"] = launch("evaluation/evaluate.py", *said, *where, *held_out)
+    compare(args.output, policies, seconds)
+
+
+def launch(script: str, *overrides: str) -> float:
+    """Run an entry point under accelerate; returns the seconds it took. Its failure is this program's."""
+    accelerate = Path(sys.executable).with_name("accelerate")
+    command = [str(accelerate), "launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
+    command += ["--dynamo_backend", "no", script, *overrides]
+    console.print(f"\n[bold]accelerate launch {script} {shlex.join(overrides)}[/bold]", highlight=False, soft_wrap=True)
+    start = time.time()
+    done = subprocess.run(command, env={**os.environ, "PYTHONWARNINGS": "ignore", "TOKENIZERS_PARALLELISM": "false"})
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return round(time.time() - start, 1)
+
+
+def compare(output: Path, policies: dict[str, Path], seconds: dict[str, float]) -> None:
+    """The table, the pictures, summary.json."""
+    samples = Scenes("val", HELD_OUT)
+    evaluators = {name: Evaluator() for name in policies}
+    files = {name: output / name / "predictions.jsonl" for name in policies}
+    metrics = {name: score_file(files[name], samples, evaluators[name]) for name in policies}
+    said = {name: {r.id: r.prediction for r in read_predictions(path)} for name, path in files.items()}
+    drawn = [samples[index] for index in range(12)]
+    before_after(
+        drawn, {name: [rows[s.id] for s in drawn] for name, rows in said.items()}, output / "overlays.png", rows=12
+    )
+    training_curves(output / "grpo" / "trainer_state.json", output / "curves.png")
+    gain = iou_gain(evaluators["before"].rows, evaluators["after"].rows)
+
+    table = Table(title=f"{HELD_OUT} held-out scenes, greedy")
+    table.add_column("")
+    for name in policies:
+        table.add_column(name, justify="right")
+    for key, title in COLUMNS.items():
+        table.add_row(title, *(f"{metrics[name][key]:.3f}" for name in policies))
+    console.print(table)
+    console.print(f"gIoU gain {gain.mean:+.3f}, 95% paired bootstrap interval {gain.low:+.3f} to {gain.high:+.3f}")
+    shown = {
+        "overlays": output / "overlays.png",
+        "curves": output / "curves.png",
+        "warm_start": policies["before"],
+        "grpo": policies["after"],
+    }
+    summary = {
+        **{name: {key: metrics[name][key] for key in COLUMNS} for name in policies},
+        "gain": {"gIoU": gain.mean, "interval": [gain.low, gain.high]},
+        "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
+        "files": {name: str(path) for name, path in shown.items()},
+    }
+    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    for name, path in {**shown, "summary": output / "summary.json"}.items():
+        console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The one TRL subclass: GRPO whose completions are read as predictions and painted as masks, then rewarded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import torch
+import trl.trainer.grpo_trainer as trl_grpo
+from accelerate.utils import gather
+from trl import GRPOTrainer
+
+from rollouts.reading import Decoder, read
+from rollouts.vllm_engine import TrainingEngine
+from segmentation.formats import Format
+from segmentation.sample import Prediction, Sample, prediction_mask, state
+
+Reward = Callable[..., list[float | None]]
+STATES = ("found", "no_target", "invalid")
+
+
+class SegGRPOTrainer(GRPOTrainer):
+    """GRPOTrainer with a format, an optional mask decoder, and rewards of `(predictions, samples, masks)`.
+
+    Rows carry `prompt`, `image` and `sample` (`rollouts.rows.prompt_rows`). It overrides what TRL 1.16 has no hook for:
+
+    - `_tokenize_prompts` and `_generate_single_turn`: a colocated vLLM is given prompts whose image token is not yet
+      expanded, since it expands it itself (trl#6294; can go when TRL passes unexpanded ids).
+    - `_calculate_rewards`: each completion is decoded with its special tokens kept, parsed once and painted once, and
+      all rewards see the result. Can go when TRL lets rewards share a computation.
+    - the engine class, which TRL names in its constructor (`rollouts.vllm_engine.TrainingEngine`).
+
+    Args:
+        format: how completions are read.
+        rewards: pure functions by name, which is also their metric's name.
+        decoder: fills the masks of formats that have none in their text.
+        Everything else is GRPOTrainer's.
+    """
+
+    def __init__(
+        self, *args: Any, format: Format, rewards: Mapping[str, Reward], decoder: Decoder | None = None, **kwargs: Any
+    ) -> None:
+        self.format, self.decoder = format, decoder
+        self._unexpanded_ids: list[list[int]] = []
+        original = trl_grpo.VLLMGeneration
+        trl_grpo.VLLMGeneration = TrainingEngine
+        try:
+            super().__init__(*args, reward_funcs=[_adapted(name, f) for name, f in rewards.items()], **kwargs)
+        finally:
+            trl_grpo.VLLMGeneration = original
+
+    def _tokenize_prompts(self, prompts: list) -> tuple:
+        expanded = super()._tokenize_prompts(prompts)
+        if self.use_vllm and self.vllm_mode == "colocate":
+            texts = self.processing_class.apply_chat_template(
+                prompts, add_generation_prompt=True, tokenize=False, **self.chat_template_kwargs
+            )
+            self._unexpanded_ids = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return expanded
+
+    def _generate_single_turn(self, prompt_ids: list, *args: Any, **kwargs: Any) -> tuple:
+        if not (self.use_vllm and self.vllm_mode == "colocate"):
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        generated = super()._generate_single_turn(self._unexpanded_ids, *args, **kwargs)
+        self.vllm_generation.check_prompts(prompt_ids)
+        return generated
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        samples = [row["sample"] for row in inputs]
+        predictions = [self.read(ids, sample) for ids, sample in zip(completion_ids, samples, strict=True)]
+        for row, prediction, sample in zip(inputs, predictions, samples, strict=True):
+            row["prediction"] = prediction
+            row["mask"] = prediction_mask(prediction, sample.height, sample.width)
+        self._log_states(predictions)
+        try:
+            return super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+        finally:
+            for row in inputs:
+                del row["prediction"], row["mask"]
+
+    def read(self, completion_ids: Sequence[int], sample: Sample) -> Prediction:
+        """What a completion says about its sample (`rollouts.reading.read`)."""
+        ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
+        said = [token for token in completion_ids if token not in ends]
+        text = self._tokenizer.decode(said, skip_special_tokens=False)
+        return read(text, len(said) == len(completion_ids), sample, self.format, self.decoder)
+
+    def _log_states(self, predictions: list[Prediction]) -> None:
+        mode = "train" if self.model.training else "eval"
+        said = [state(prediction) for prediction in predictions]
+        shares = torch.tensor([[name == one for name in STATES] for one in said], device=self.accelerator.device)
+        for name, share in zip(STATES, gather(shares).float().mean(0).tolist(), strict=True):
+            self._metrics[mode][f"states/{name}"].append(share)
+
+
+def _adapted(name: str, reward: Reward) -> Reward:
+    """A reward of this project as TRL calls it; TRL takes the metric's name from `__name__`."""
+
+    @wraps(reward)
+    def call(*, prediction: list, sample: list, mask: list, **columns: Any) -> list[float | None]:
+        return reward(predictions=prediction, samples=sample, masks=mask, **columns)
+
+    call.__name__ = name
+    return call

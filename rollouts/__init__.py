@@ -1,0 +1,1 @@
+"""From prompt to completion: chat prompts and the engines (transformers, vLLM) that continue them."""

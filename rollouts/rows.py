@@ -1,0 +1,63 @@
+"""Samples as the rows that TRL's trainers read: a chat, the picture resized once, and the sample itself beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+from PIL import Image
+
+from segmentation.boxes import ResizedPixels
+from segmentation.data.resize import fit
+from segmentation.formats import Format
+from segmentation.sample import Sample, open_image
+
+Chat = list[dict[str, Any]]
+
+
+def chat(text: str) -> Chat:
+    """One user turn: the picture, then the text."""
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+
+
+def picture(sample: Sample, frame: ResizedPixels | None) -> Image.Image:
+    """The sample's image at the size at which the model's processor leaves it alone. Raises BrokenImage."""
+    image = open_image(sample)
+    return image if frame is None else fit(image, frame)
+
+
+def prompt_rows(samples: Sequence[Sample], format: Format, frame: ResizedPixels | None) -> Dataset:
+    """Rows for GRPO: `prompt`, `image`, `sample`. Nothing is opened before a row is asked for."""
+
+    def row(sample: Sample) -> dict[str, Any]:
+        return {"prompt": chat(format.prompt(sample.expression)), "image": picture(sample, frame), "sample": sample}
+
+    return _lazy(samples, row)
+
+
+def answer_rows(samples: Sequence[Sample], format: Format, frame: ResizedPixels | None) -> Dataset:
+    """Rows for SFT: `prompt`, `completion`, `images`; the loss is on the completion."""
+
+    def row(sample: Sample) -> dict[str, Any]:
+        return {
+            "prompt": chat(format.prompt(sample.expression)),
+            "completion": [{"role": "assistant", "content": [{"type": "text", "text": format.encode(sample)}]}],
+            "images": [picture(sample, frame)],
+        }
+
+    return _lazy(samples, row)
+
+
+def _lazy(samples: Sequence[Sample], row) -> Dataset:
+    """A datasets.Dataset of indices whose rows are made when they are read, so that any Sequence[Sample] will do.
+
+    GRPO asks for each row once a completion, in one batch: it is made once.
+    """
+
+    def read(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        made = {index: row(samples[index]) for index in dict.fromkeys(batch["index"])}
+        keys = next(iter(made.values())).keys()
+        return {key: [made[index][key] for index in batch["index"]] for key in keys}
+
+    return Dataset.from_dict({"index": range(len(samples))}).with_transform(read)

@@ -1,0 +1,66 @@
+"""Objects that several entry points make from the same sections of their configs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from hydra.utils import get_method
+from peft import LoraConfig
+from transformers import ProcessorMixin
+
+import configs
+from rollouts.policy import LANGUAGE_LINEARS, convention
+from segmentation.data.check import Opened, check
+from segmentation.formats import Format
+from segmentation.sample import Sample
+
+
+def make_format(section: Mapping[str, Any], model_type: str, processor: ProcessorMixin) -> Format:
+    """The format in the policy's own frame of coordinates, unless the section names another."""
+    given = {} if section.get("convention") else {"convention": convention(model_type, processor)}
+    return configs.instantiate(section, where="format", **given)
+
+
+def make_samples(section: Mapping[str, Any], where: str = "data") -> Sequence[Sample]:
+    """The dataset that the section names. `on_error` is no business of the dataset's, but of who opens its images."""
+    values = configs.plain(section)
+    values.pop("on_error", None)
+    return configs.instantiate(values, where=where)
+
+
+def make_training_samples(section: Mapping[str, Any]) -> Opened:
+    """The dataset, looked over before any model is loaded unless its broken images are to be skipped anyway."""
+    samples = make_samples(section)
+    if section["on_error"] == "raise":
+        check(samples)
+    return Opened(samples, section["on_error"])
+
+
+def make_decoder(section: Mapping[str, Any] | None) -> Any:
+    """The decoder that fills in masks, None for formats whose text has them."""
+    return None if section is None else configs.instantiate(section, where="decoder")
+
+
+def make_rewards(section: Mapping[str, Any]) -> tuple[dict[str, Callable[..., list[float | None]]], list[float]]:
+    """Rewards by name with their weights, from `{name: {_target_: ..., weight: 1.0, <keyword>: ...}}`.
+
+    Weight 0 is logged only. Other keys are passed to the function at each call.
+    """
+    rewards, weights = {}, []
+    for name, entry in section.items():
+        values = configs.plain(entry)
+        weights.append(float(values.pop("weight")))
+        reward = get_method(values.pop("_target_"))
+        rewards[name] = partial(reward, **values) if values else reward
+    return rewards, weights
+
+
+def make_lora(section: Mapping[str, Any] | None, **given: Any) -> LoraConfig | None:
+    """LoRA on the linears of the language model, None for full fine-tuning."""
+    if section is None:
+        return None
+    return configs.build(
+        LoraConfig, section, where="model.lora", target_modules=LANGUAGE_LINEARS, task_type="CAUSAL_LM", **given
+    )

@@ -1,0 +1,57 @@
+"""From a trained policy to one plain directory that transformers and vLLM both load.
+
+python sft/merge.py outputs/run/checkpoint-200 outputs/merged     # an adapter's checkpoint, merged into its base
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import PreTrainedModel, ProcessorMixin
+
+from rollouts.policy import load_model, load_processor
+
+
+def save_policy(model: PreTrainedModel | PeftModel, processor: ProcessorMixin, folder: str | Path) -> Path:
+    """Write model (its adapter merged), processor, chat template and generation config into one folder.
+
+    The folder appears whole or not at all: it is written beside its place and then moved there.
+    """
+    folder = Path(folder)
+    part = folder.with_name(folder.name + ".part")
+    plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    plain.save_pretrained(part)
+    processor.save_pretrained(part)
+    if folder.exists():
+        old = folder.rename(folder.with_name(folder.name + ".old"))
+        part.rename(folder)
+        for file in old.iterdir():
+            file.unlink()
+        old.rmdir()
+    else:
+        part.rename(folder)
+    return folder
+
+
+def merge(checkpoint: str | Path, folder: str | Path) -> Path:
+    """Merge an adapter's checkpoint into the base it names and save the result as one folder."""
+    adapter = PeftModel.from_pretrained
+    base = _base_of(checkpoint)
+    return save_policy(adapter(load_model(base), str(checkpoint)), load_processor(base), folder)
+
+
+def _base_of(checkpoint: str | Path) -> str:
+    from peft import PeftConfig
+
+    base = PeftConfig.from_pretrained(str(checkpoint)).base_model_name_or_path
+    if base is None:
+        raise ValueError(f"{checkpoint}/adapter_config.json names no base model (base_model_name_or_path).")
+    return base
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
+    print(merge(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,1 @@
+"""A small base model that stands for a downloaded one: built, pre-trained and kept here."""

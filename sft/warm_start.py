@@ -1,0 +1,72 @@
+"""Supervised warm start: teaches a model to write a format. The output folder is a plain model for rl/grpo.py or vLLM.
+
+accelerate launch sft/warm_start.py format=box data=scenes output_dir=outputs/warm_start
+accelerate launch sft/warm_start.py format=bricks data=refcoco data.root=/data model.path=Qwen/Qwen2.5-VL-3B-Instruct
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig
+from trl import SFTConfig, SFTTrainer
+
+import configs
+from rollouts.policy import add_tokens, family, image_frame, load_model, load_processor
+from rollouts.rows import answer_rows
+from rollouts.sections import make_format, make_lora, make_training_samples
+from sft.checkpoints import MarkWhole, resume_from
+from sft.device import training_arguments
+from sft.merge import save_policy
+
+
+@configs.main("warm_start")
+def main(cfg: DictConfig) -> None:
+    """Check the data, load the model, add the format's tokens, train, merge, save."""
+    resume = resume_from(cfg.output_dir, cfg.resume)
+    arguments = configs.build(
+        SFTConfig,
+        cfg.trainer,
+        where="trainer",
+        output_dir=cfg.output_dir,
+        seed=cfg.seed,
+        max_length=None,  # TRL's 1024 would cut image tokens
+        remove_unused_columns=False,  # rows are made when read; there are no columns to remove
+        **training_arguments(),
+    )
+    processor = load_processor(cfg.model.path)
+    format = make_format(cfg.format, family(cfg.model.path), processor)
+    samples = make_training_samples(cfg.data)
+    configs.record_run(cfg.output_dir, cfg, cfg.seed)
+
+    model = load_model(cfg.model.path, cfg.model.dtype)
+    added = add_tokens(model, processor, format.new_tokens)
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=answer_rows(samples, format, image_frame(processor)),
+        processing_class=processor,
+        peft_config=make_lora(cfg.model.lora, **_new_rows(added, model.config.tie_word_embeddings)),
+        callbacks=[MarkWhole()],
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    if samples.skipped:
+        print(f"{len(samples.skipped)} samples had broken images and were replaced: {', '.join(samples.skipped)}")
+    if trainer.accelerator.is_main_process:
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        print(f"policy: {save_policy(policy, processor, f'{cfg.output_dir}/policy')}")
+    trainer.accelerator.wait_for_everyone()
+
+
+def _new_rows(added: int, tied: bool) -> dict[str, Any]:
+    """What a LoRA config needs when tokens were added: whole embedding tables, since vLLM knows no other way.
+
+    Tied embeddings must stay tied through the wrapper, or the head would be lost in the merge (peft#2777).
+    """
+    if not added:
+        return {}
+    return {"modules_to_save": ["embed_tokens"] if tied else ["embed_tokens", "lm_head"], "ensure_weight_tying": tied}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Entry points as a user starts them, kept short: helpers of the tests that train."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BASE = "sft/small_base/model"
+QUICK_SFT = ["trainer.max_steps=4", "trainer.per_device_train_batch_size=8", "trainer.report_to=none"]
+QUICK_GRPO = [
+    "trainer.max_steps=2",
+    "trainer.per_device_train_batch_size=16",
+    "trainer.num_generations=4",
+    "trainer.max_completion_length=48",
+    "trainer.report_to=none",
+    "trainer.save_steps=1",
+]
+
+
+def command(script: str, *overrides: object, processes: int = 1) -> list[str]:
+    """`accelerate launch script overrides...` with this interpreter's accelerate."""
+    accelerate = str(Path(sys.executable).with_name("accelerate"))
+    shape = [
+        "--num_processes",
+        str(processes),
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]
+    return [accelerate, "launch", *shape, "--cpu", script, *map(str, overrides)]
+
+
+def launch(script: str, *overrides: object, processes: int = 1) -> str:
+    """Run an entry point to its end and return what it printed; its failure fails the test with its output."""
+    done = subprocess.run(
+        command(script, *overrides, processes=processes), cwd=ROOT, env=environment(), text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+    return done.stdout
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+
+
+def history(output_dir: Path) -> list[dict]:
+    """Every line the trainer logged."""
+    return json.loads((output_dir / "trainer_state.json").read_text())["log_history"]

@@ -1,0 +1,44 @@
+"""evaluation/evaluate.py: every sample answered once, by either engine, and every number reproducible."""
+
+import json
+
+import pytest
+
+from evaluation.predictions import read_predictions
+from tests.runs import BASE, launch
+
+SMALL = ["benchmark=scenes_val", "benchmark.length=10", "max_tokens=48", "batch_size=4", f"model.path={BASE}"]
+
+
+def test_two_processes_answer_every_sample_once_and_score_reproduces(tmp_path):
+    launch("evaluation/evaluate.py", *SMALL, f"output_dir={tmp_path}", processes=2)
+    records = list(read_predictions(tmp_path / "predictions.jsonl"))
+    assert len({record.id for record in records}) == 10
+    metrics = (tmp_path / "metrics.json").read_bytes()
+    assert json.loads(metrics)["n_expected"] == json.loads(metrics)["n_scored"] == 10
+    assert (tmp_path / "overlays.png").stat().st_size > 10_000
+    predictions = f"predictions={tmp_path}/predictions.jsonl"
+    launch("evaluation/score.py", predictions, "data=scenes", "data.split=val", "data.length=10", "output=again.json")
+    assert (tmp_path / "again.json").read_bytes() == metrics
+
+
+def test_a_second_start_generates_nothing_again(tmp_path):
+    launch("evaluation/evaluate.py", *SMALL, f"output_dir={tmp_path}", "overlays=0")
+    path = tmp_path / "predictions-0-of-1.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:7]) + lines[7][:20])  # killed within the eighth line
+    launch("evaluation/evaluate.py", *SMALL, f"output_dir={tmp_path}", "overlays=0")
+    assert path.read_bytes().splitlines(keepends=True)[:7] == lines[:7]
+    assert sorted(path.read_bytes().splitlines()) == sorted(b"".join(lines).splitlines())
+
+
+@pytest.mark.vllm
+def test_the_vllm_engine_writes_the_same_texts(tmp_path):
+    texts = {}
+    for engine in ("transformers", "vllm"):
+        out = tmp_path / engine
+        launch("evaluation/evaluate.py", *SMALL, f"output_dir={out}", f"engine={engine}", "overlays=0")
+        texts[engine] = {record.id: record.text for record in read_predictions(out / "predictions.jsonl")}
+    assert texts["transformers"].keys() == texts["vllm"].keys()
+    same = sum(texts["vllm"][key] == text for key, text in texts["transformers"].items())
+    assert same >= 9

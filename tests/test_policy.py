@@ -1,0 +1,75 @@
+"""Loading a policy, its frame of coordinates, and new tokens."""
+
+import pytest
+import torch
+
+from rollouts.policy import (
+    add_tokens,
+    check_tokens,
+    convention,
+    image_frame,
+    image_token_ids,
+    load_model,
+    load_processor,
+)
+from segmentation.boxes import Relative, ResizedPixels
+from segmentation.formats import BrickFormat
+from sft.small_base.build import FAMILIES
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Both families with random weights, saved as a released model is."""
+    made = {}
+    for name, build in FAMILIES.items():
+        torch.manual_seed(0)
+        model, processor = build()
+        made[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(made[name])
+        processor.save_pretrained(made[name])
+    return made
+
+
+def test_frame_follows_the_family(folders):
+    frames = {name: convention(name, load_processor(path)) for name, path in folders.items()}
+    assert frames["qwen2_5_vl"] == ResizedPixels(factor=16, min_pixels=64 * 64, max_pixels=128 * 128)
+    assert frames["qwen3_vl"] == Relative(1000)
+    assert image_frame(load_processor(folders["qwen3_vl"])) == frames["qwen2_5_vl"]
+
+
+def test_new_tokens_take_spare_rows_and_survive_saving(folders, tmp_path):
+    path = folders["qwen2_5_vl"]
+    model, processor = load_model(path), load_processor(path)
+    rows = model.get_input_embeddings().weight.shape[0]
+    tokens = BrickFormat(scope="box", grid=8).new_tokens
+    with pytest.raises(ValueError, match="lacks 24 tokens of the format"):
+        check_tokens(processor, tokens, path)
+    assert add_tokens(model, processor, tokens) == len(tokens)
+    assert add_tokens(model, processor, tokens) == 0
+    assert model.get_input_embeddings().weight.shape[0] == rows
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again = load_processor(tmp_path)
+    check_tokens(again, tokens, tmp_path)
+    text = "<seg><fg3><bg5><row></seg>"
+    ids = again.tokenizer(text)["input_ids"]
+    assert len(ids) == 5
+    assert again.tokenizer.decode(ids, skip_special_tokens=True) == text  # ordinary tokens: decoding keeps them
+
+
+def test_the_embedding_grows_when_no_rows_are_spare(folders):
+    model, processor = load_model(folders["qwen3_vl"]), load_processor(folders["qwen3_vl"])
+    tokens = tuple(f"<t{i}>" for i in range(300))
+    add_tokens(model, processor, tokens)
+    assert model.get_input_embeddings().weight.shape[0] >= len(processor.tokenizer)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+
+
+def test_image_tokens_are_known(folders):
+    processor = load_processor(folders["qwen2_5_vl"])
+    assert processor.image_token_id in image_token_ids(folders["qwen2_5_vl"])
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        load_processor(tmp_path / "missing")

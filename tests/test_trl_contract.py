@@ -1,0 +1,48 @@
+"""The private parts of TRL that this project overrides still have the shape it was written for."""
+
+import inspect
+
+import pytest
+import trl.trainer.grpo_trainer as grpo
+from trl import GRPOTrainer
+from trl.generation import vllm_generation
+from trl.generation.vllm_generation import VLLMGeneration
+
+from rl.trainer import SegGRPOTrainer
+from rollouts.vllm_engine import TrainingEngine
+
+SIGNATURES = {
+    (GRPOTrainer, "_tokenize_prompts"): ["self", "prompts"],
+    (GRPOTrainer, "_generate_single_turn"): [
+        "self",
+        "prompt_ids",
+        "images",
+        "multimodal_fields",
+        "num_generations",
+        "has_tool_images",
+    ],
+    (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    (VLLMGeneration, "_init_vllm"): ["self"],
+    (VLLMGeneration, "_iter_named_params"): ["self"],
+    (VLLMGeneration, "_fix_param_name_to_vllm"): ["self", "name", "extra_prefixes"],
+    (VLLMGeneration, "sync_weights"): ["self"],
+    (VLLMGeneration, "generate"): ["self", "prompts", "images", "num_generations", "profiler"],
+}
+
+
+@pytest.mark.parametrize(("owner", "name"), SIGNATURES)
+def test_overridden_methods_keep_their_signatures(owner, name):
+    assert list(inspect.signature(getattr(owner, name)).parameters) == SIGNATURES[owner, name]
+
+
+def test_the_names_that_are_replaced_exist():
+    assert grpo.VLLMGeneration is VLLMGeneration  # SegGRPOTrainer puts TrainingEngine in its place
+    assert hasattr(vllm_generation, "LLM")  # TrainingEngine adds the dtype to it
+
+
+def test_nothing_else_is_overridden():
+    overridden = {name for name in vars(SegGRPOTrainer) if hasattr(GRPOTrainer, name) and name.startswith("_")}
+    ours = {name for name in overridden if inspect.isfunction(vars(SegGRPOTrainer)[name])} - {"__init__"}
+    assert ours == {"_tokenize_prompts", "_generate_single_turn", "_calculate_rewards"}
+    changed = {name for name in vars(TrainingEngine) if inspect.isfunction(vars(TrainingEngine)[name])}
+    assert changed == {"_init_vllm", "_iter_named_params", "sync_weights", "generate", "check_prompts"}

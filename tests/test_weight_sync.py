@@ -1,0 +1,59 @@
+"""What the engine is sent: the names it knows, `W + delta`, and a base that no sync changes."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import torch
+from peft import get_peft_model
+
+from rollouts.sections import make_lora
+from rollouts.vllm_engine import TrainingEngine
+from sft.small_base.build import qwen2_5_vl
+
+
+def engine_of(model) -> TrainingEngine:
+    """The engine's view of a model, without the engine: only what streaming the weights needs."""
+    engine = object.__new__(TrainingEngine)
+    engine.model = model
+    engine._dist = SimpleNamespace(is_fsdp=False, gather_params=lambda _: nullcontext())
+    return engine
+
+
+def adapted(dtype):
+    torch.manual_seed(0)
+    plain, _ = qwen2_5_vl()
+    plain = plain.to(dtype)
+    names = [name for name, _ in plain.named_parameters()]
+    model = get_peft_model(plain, make_lora({"r": 4, "lora_alpha": 8}))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model, names
+
+
+def test_names_and_values_are_those_of_the_merged_model():
+    model, names = adapted(torch.float32)
+    sent = {name: tensor.clone() for name, tensor in engine_of(model)._iter_named_params()}
+    assert list(sent) == names
+    merged = model.merge_and_unload().state_dict()
+    for name, tensor in sent.items():
+        torch.testing.assert_close(tensor, merged[name], atol=1e-6, rtol=1e-5)
+
+
+def test_200_syncs_leave_a_bfloat16_base_bit_for_bit():
+    model, _ = adapted(torch.bfloat16)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    engine = engine_of(model)
+    first = {name: tensor.clone() for name, tensor in engine._iter_named_params()}
+    for _ in range(199):
+        last = dict(engine._iter_named_params())
+    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+    assert all(torch.equal(first[name], tensor) for name, tensor in last.items())
+    changed = [name for name in first if f"base_model.model.{name}" not in before]  # the wrapped ones have .base_layer
+    assert changed
+
+
+def test_without_an_adapter_parameters_are_sent_as_they_are():
+    plain, _ = qwen2_5_vl()
+    sent = dict(engine_of(plain)._iter_named_params())
+    assert sent.keys() == dict(plain.named_parameters()).keys()
