@@ -16,8 +16,9 @@ from rollouts.engines import require_vllm
 from rollouts.policy import check_tokens, family, image_frame, image_token_ids, load_model, load_processor
 from rollouts.rows import prompt_rows
 from rollouts.sections import make_decoder, make_format, make_lora, make_rewards, make_training_samples
+from rollouts.vllm_environment import prepare_vllm
 from sft.checkpoints import MarkWhole, resume_from
-from sft.device import prepare_vllm, training_arguments
+from sft.device import training_arguments
 from sft.merge import save_policy
 
 

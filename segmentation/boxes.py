@@ -26,7 +26,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Relative:
-    """Each side of the image is `units` long, whatever its pixels: 1000 for Qwen3-VL and InternVL, the grid for bricks."""
+    """Each side of any image is `units` long: 1000 for Qwen3-VL and InternVL, the grid for bricks."""
 
     units: int = 1000
 

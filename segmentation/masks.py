@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco
+from pycocotools import mask as pycocotools_mask
 
 Resize = Literal["nearest", "bilinear"]
+
+coco: Any = pycocotools_mask  # the stubs know counts as bytes only; it takes text as well
 
 
 class RLE(TypedDict):
@@ -35,21 +38,60 @@ def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
     """Union of COCO polygons `[x1, y1, x2, y2, ...]`. Polygons of fewer than 3 points enclose nothing and are left out.
 
     Raises:
-        ValueError: no polygon has 3 points, or one has an odd number of coordinates.
+        ValueError: no polygon has 3 points, or one has an odd number of coordinates or one that is no pixel position.
     """
     if any(len(polygon) % 2 for polygon in polygons):
         raise ValueError(f"a polygon has an odd number of coordinates: {[len(polygon) for polygon in polygons]}.")
     closed = [list(map(float, polygon)) for polygon in polygons if len(polygon) >= 6]
     if not closed:
         raise ValueError(f"no polygon has 3 points: {list(map(len, polygons))} coordinates.")
+    if not all(-1e5 < edge < 1e5 for polygon in closed for edge in polygon):  # pycocotools walks every edge; nan fails
+        raise ValueError("a polygon has a coordinate that is not a number or lies far outside any image.")
     return _text(coco.merge(coco.frPyObjects(closed, height, width)))
 
 
 def from_uncompressed(rle: dict, height: int, width: int) -> RLE:
-    """Compressed RLE of COCO's crowd form, `{"size": [h, w], "counts": [int, ...]}`; compressed ones pass through."""
-    if isinstance(rle["counts"], list):
-        return _text(coco.frPyObjects(rle, height, width))
-    return _text(rle)
+    """Compressed RLE of one out of a file, whose counts are COCO's crowd form (a list of ints) or already compressed.
+
+    Every RLE that is read from a file comes through here: pycocotools takes runs on trust, and where they do not fill
+    the image it reads memory that is not the mask's (`decode`) or never ends (`merge`).
+
+    Raises:
+        ValueError: it is of another size than the image, or its runs do not fill it.
+    """
+    if list(rle["size"]) != [height, width]:
+        raise ValueError(f"the mask is {rle['size']} high and wide, its image {[height, width]}.")
+    counts = rle["counts"]
+    runs = counts if isinstance(counts, list) else _runs(counts)
+    if min(runs, default=0) < 0:
+        raise ValueError(f"the mask has a run of {min(runs)} pixels.")
+    if sum(runs) != height * width:
+        raise ValueError(f"the mask's runs cover {sum(runs)} of the {height * width} pixels of its image.")
+    return _text(coco.frPyObjects(rle, height, width) if isinstance(counts, list) else rle)
+
+
+def _runs(counts: str | bytes) -> list[int]:
+    """The run lengths in a compressed RLE (`rleToString` in cocoapi's maskApi.c).
+
+    5 bits a character, low bits first; each run after the third is written less the one before the last.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts if isinstance(counts, bytes) else counts.encode():
+        bits = character - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"the mask's counts have the character {chr(character)!r}, which is not of an RLE.")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:  # the run goes on
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("the mask's counts are cut short.")
+    return runs
 
 
 def union(masks: Sequence[RLE], height: int, width: int) -> RLE:
@@ -89,10 +131,26 @@ def iou_matrix(first: Sequence[RLE], second: Sequence[RLE]) -> np.ndarray:
 
 def from_box(box: Sequence[float], height: int, width: int) -> RLE:
     """The filled box: every pixel whose centre lies inside it."""
-    x1, y1, x2, y2 = (int(np.ceil(edge - 0.5)) for edge in box)  # the centre of pixel i is i + 0.5
-    filled = np.zeros((height, width), dtype=bool)
-    filled[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
-    return encode(filled)
+    sides = (width, height, width, height)
+    edges = (math.ceil(edge - 0.5) for edge in box)  # the centre of pixel i is i + 0.5
+    x1, y1, x2, y2 = (min(max(edge, 0), side) for edge, side in zip(edges, sides, strict=True))
+    columns = np.arange(x1, x2) * height
+    return from_flips((columns[:, None] + [y1, max(y1, y2)]).ravel(), height, width)
+
+
+def from_flips(flips: np.ndarray, height: int, width: int) -> RLE:
+    """The mask that changes between background and foreground at `flips`, starting from background.
+
+    Args:
+        flips: `(N,)` ascending column-major positions, `x * height + y`; a position given twice changes nothing.
+    """
+    if (flips[1:] == flips[:-1]).any():
+        flips, times = np.unique(flips, return_counts=True)
+        flips = flips[times % 2 == 1]
+    flips = flips[: np.searchsorted(flips, height * width)]  # what changes after the last pixel changes nothing
+    edges = np.empty(len(flips) + 2, dtype=np.int64)
+    edges[0], edges[1:-1], edges[-1] = 0, flips, height * width
+    return _text(coco.frPyObjects({"size": [height, width], "counts": np.diff(edges)}, height, width))
 
 
 def resize(mask: np.ndarray, height: int, width: int, how: Resize) -> np.ndarray:

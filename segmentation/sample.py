@@ -1,4 +1,4 @@
-"""The nouns of the task: what is annotated (`Sample`, `Target`) and what a policy answered (`Found`, `NoTarget`, `Invalid`).
+"""The nouns of the task: what is annotated (`Sample`, `Target`), what a policy said (`Found`, `NoTarget`, `Invalid`).
 
 Every box is `(x1, y1, x2, y2)` in pixels of the *original* image, right and bottom exclusive. Every mask at rest is a
 compressed COCO RLE (`segmentation.masks`).
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from segmentation.boxes import Box
 from segmentation.masks import RLE, union
@@ -122,7 +122,7 @@ def open_image(sample: Sample) -> Image.Image:
                 image = opened.convert("RGB")  # reads all pixels, so a truncated file is met here
         except FileNotFoundError as error:
             raise BrokenImage(f"{image} (sample {sample.id}): no such file; check data.root.") from error
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
             raise BrokenImage(f"{image} (sample {sample.id}): cannot be read: {error}. Download it again.") from error
     if image.size != (sample.width, sample.height):
         raise BrokenImage(

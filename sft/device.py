@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -13,11 +12,3 @@ def training_arguments() -> dict[str, Any]:
     if torch.cuda.is_available():
         return {"bf16": True}
     return {"bf16": False, "use_cpu": True}
-
-
-def prepare_vllm() -> None:
-    """Environment of an engine inside the training process; call it before vLLM is imported. Set variables are kept."""
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the trainer reaches into the engine's model
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    if not torch.cuda.is_available():
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB

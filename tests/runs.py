@@ -34,7 +34,7 @@ def command(script: str, *overrides: object, processes: int = 1) -> list[str]:
         "--dynamo_backend",
         "no",
     ]
-    return [accelerate, "launch", *shape, "--cpu", script, *map(str, overrides)]
+    return [accelerate, "launch", *shape, "--dynamo_backend", "no", "--cpu", script, *map(str, overrides)]
 
 
 def launch(script: str, *overrides: object, processes: int = 1) -> str:

@@ -1,4 +1,4 @@
-"""The whole path on real RefCOCO images, by overrides alone: warm start on val, GRPO on val with vLLM, testA and testB."""
+"""The whole path on real RefCOCO images by overrides alone: warm start, GRPO with vLLM, evaluation on two splits."""
 
 import json
 

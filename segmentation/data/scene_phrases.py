@@ -117,7 +117,7 @@ def _spatial(things: Sequence[Described], described: dict[str, tuple[int, ...]])
         "smallest": lambda t: -2 * t.radius,
     }
     groups = {text: who for text, who in described.items() if len(who) > 1 and len(text.split()) <= 2}
-    groups["shape"] = tuple(range(len(things)))
+    groups |= {"shape": tuple(range(len(things)))}
     found = []
     for text, who in groups.items():
         for word, key in orders.items():

@@ -88,6 +88,8 @@ class Scenes(Sequence[Sample]):
             raise ValueError(f"data.kinds has {unknown}; the kinds of phrase are {', '.join(KINDS)}.")
         self.split, self.length, self.seed, self.size = split, length, seed, size
         self.kinds = {kind: weight for kind, weight in kinds.items() if weight > 0}
+        if not self.kinds:
+            raise ValueError(f"data.kinds={dict(kinds)}: no kind of phrase has a positive weight.")
 
     def __len__(self) -> int:
         return self.length
@@ -138,7 +140,9 @@ def _sample(data: Scenes, index: int) -> Sample:
 
 
 @lru_cache(maxsize=256)  # a GRPO sampler asks for each sample once per completion
-def _phrased(split: str, seed: int, index: int, size: int, kinds: tuple[tuple[str, float], ...]) -> tuple[Scene, Phrase]:
+def _phrased(
+    split: str, seed: int, index: int, size: int, kinds: tuple[tuple[str, float], ...]
+) -> tuple[Scene, Phrase]:
     drawn, rng = scene(split, seed, index, size)
     found = phrases(drawn.things, rng)
     weights = np.array([weight if found.get(kind) else 0.0 for kind, weight in kinds])

@@ -17,7 +17,7 @@ import transformers as hf
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from segmentation.data.scenes import Scenes
+from segmentation.data.scenes import Scenes, scene
 from sft.small_base.texts import ABSENT, QUESTIONS, conversations
 
 SPECIAL = (
@@ -46,7 +46,7 @@ def tokenizer() -> hf.Qwen2Tokenizer:
     ]
     texts = [ABSENT, *QUESTIONS, *words * 50]
     for index in range(300):
-        texts += [text for pair in conversations("train", 0, index) for text in pair]
+        texts += [text for pair in conversations(*scene("train", 0, index)) for text in pair]
         texts.append(Scenes("train")[index].expression)
     bpe = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")

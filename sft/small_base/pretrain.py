@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import time
 from pathlib import Path
@@ -33,7 +34,7 @@ WARMUP = 100
 
 
 def main() -> None:
-    """Train, log a line every 100 steps, measure greedy grounding on val every 1,000, save model and processor."""
+    """Train, log a line every 100 steps, measure greedy grounding on val every 500, save model and processor."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--steps", type=int, default=6000)
@@ -50,9 +51,11 @@ def main() -> None:
     batch_vision_attention(model)
     optimizers = _optimizers(model, args.lr)
     start = _resume(args.output, model, optimizers)
-    if start == 0:
+    if start is None:
+        start = 0
         lines = pretrain_vision(model, processor, args.vision_steps, 2 * args.batch, args.lr, args.seed)
         (args.output / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        _save(args.output, 0, model, processor, optimizers)
     pages = _Pages(processor, args.batch, args.seed, start, args.steps)
     loader = DataLoader(pages, batch_size=None, num_workers=1, prefetch_factor=4)
     prefix = _prefix_positions(model, pages)
@@ -72,9 +75,11 @@ def main() -> None:
         if step % 100 == 0 or step == args.steps:
             line = {"step": step, "loss": round(torch.stack(seen).mean().item(), 4), "lr": round(args.lr * rate, 6)}
             line["seconds_per_step"] = round((time.time() - clock) / len(seen), 3)
-            if step % 1000 == 0 or step == args.steps:
+            if not math.isfinite(line["loss"]):
+                raise FloatingPointError(f"loss {line['loss']} at step {step}; the last checkpoint is from before it.")
+            if step % 500 == 0 or step == args.steps:
                 line |= grounding(model, processor, Scenes("val", 256))
-                _save(args.output, step, model, processor, optimizers)
+            _save(args.output, step, model, processor, optimizers)
             with (args.output / "log.jsonl").open("a") as log:
                 print(json.dumps(line), file=log)
             print(line, flush=True)
@@ -98,11 +103,14 @@ class _Pages(Dataset):
     def __getitem__(self, page: int) -> dict[str, torch.Tensor]:
         if page >= len(self):
             raise IndexError(page)
-        first = (self.start + page) * self.batch
+        page += self.start
+        first = page * self.batch
         pictures, rows = [], []
         for index in range(first, first + self.batch):
-            pictures.append(scene("train", self.seed, index)[0].image)
-            rows.append(self._branches(conversations("train", self.seed, index)))
+            drawn, rng = scene("train", self.seed, index)
+            pictures.append(drawn.image)
+            # Captions are long; most pages do without, so that their rows are short.
+            rows.append(self._branches(conversations(drawn, rng, questions=6, more=page % 4 == 0)))
         length = max(len(row[0]) for row in rows)
         ids, labels, branch, place = (
             np.stack([np.pad(row[i], (0, length - len(row[i])), constant_values=fill) for row in rows])
@@ -216,10 +224,10 @@ def _save(output: Path, step: int, model, processor, optimizers) -> None:
     processor.save_pretrained(output / "model")
 
 
-def _resume(output: Path, model, optimizers) -> int:
+def _resume(output: Path, model, optimizers) -> int | None:
     path = output / "checkpoint.pt"
     if not path.exists():
-        return 0
+        return None
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):

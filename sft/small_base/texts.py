@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from segmentation.data.scene_phrases import phrases
-from segmentation.data.scenes import KINDS, Thing, scene
+from segmentation.data.scenes import KINDS, Scene, Thing
 
 QUESTIONS = ("where is the {}?", "find the {}", "{}", "where in the picture is the {}?", "look for the {}.")
 CAPTION = "describe the picture"
@@ -32,9 +32,8 @@ def _name(thing: Thing) -> str:
     return f"{thing.size} {thing.texture} {thing.colour} {thing.shape}"
 
 
-def conversations(split: str, seed: int, index: int, questions: int = 4) -> list[Turn]:
-    """Independent questions about one scene: `questions` that ask for a place, and one for a name or for a caption."""
-    drawn, rng = scene(split, seed, index)
+def conversations(drawn: Scene, rng: np.random.Generator, questions: int = 4, more: bool = True) -> list[Turn]:
+    """Independent questions about one scene: `questions` that ask for a place, and `more`, a name or a caption."""
     found = {kind: said for kind, said in phrases(drawn.things, rng).items() if said}
     kinds = list(found)
     weights = np.array([KINDS[kind] for kind in kinds])
@@ -43,6 +42,8 @@ def conversations(split: str, seed: int, index: int, questions: int = 4) -> list
         phrase = found[kinds[kind]][rng.integers(len(found[kinds[kind]]))]
         question = QUESTIONS[rng.integers(len(QUESTIONS))].format(phrase.text)
         turns.append((question, answer([drawn.things[i].box for i in phrase.targets])))
+    if not more:
+        return turns
     if rng.random() < 0.5:
         one = drawn.things[rng.integers(len(drawn.things))]
         return [*turns, (WHAT.format(place(one.box)), _name(one) + ".")]

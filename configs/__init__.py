@@ -1,0 +1,7 @@
+"""The YAML of every entry point, and the code that holds runs to it: typed keys, clear errors, a record of each run."""
+
+from configs.entry import main
+from configs.record import record_run
+from configs.strict import ConfigError, build, instantiate, plain, unknown
+
+__all__ = ["ConfigError", "build", "instantiate", "main", "plain", "record_run", "unknown"]

@@ -1,0 +1,159 @@
+"""`main`: what makes a function a command with a hydra config.
+
+Hydra composes the config; the command then runs as plain Python, outside of hydra, with ordinary tracebacks. What is
+wrong with the config itself ends the run before it starts: one line that names the key and the nearest valid one, exit
+status 2. `HYDRA_FULL_ERROR=1` shows the traceback of that, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from configs.strict import ConfigError, plain, unknown
+
+CONFIGS = Path(__file__).resolve().parent
+Task = Callable[[DictConfig], None]
+
+
+def main(config_name: str) -> Callable[[Task], Callable[[], None]]:
+    """Run the decorated function with `configs/{config_name}.yaml`, changed by the command line.
+
+    The function gets a config with every interpolation resolved, every value present, and top-level values of the type
+    that their file gives them; sections are checked where they are read (`build`, `instantiate`). A ConfigError raised
+    there is reported like one of the config's own. With --multirun the function is called once for each config.
+    """
+
+    def decorate(task: Task) -> Callable[[], None]:
+        @functools.wraps(task)
+        def run() -> None:
+            show_traceback = os.environ.get(_FULL_ERROR) == "1"
+            try:
+                for cfg, files in _compose(task, config_name):
+                    check_config(cfg, files)
+                    task(cfg)
+            except ConfigError as error:
+                if show_traceback:
+                    raise
+                if os.environ.get("RANK", "0") == "0":
+                    print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+                sys.exit(2)
+
+        return run
+
+    return decorate
+
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def _compose(task: Task, config_name: str) -> list[tuple[DictConfig, DictConfig]]:
+    """The configs that the command line asks for, each with what its files alone say; none after --help or --cfg."""
+    composed = []
+
+    @functools.wraps(task)  # hydra names the job after the function's file
+    def collect(cfg: DictConfig) -> None:
+        composed.append((cfg, _from_files()))
+
+    with _hydra_raises():
+        try:
+            hydra.main(version_base=None, config_path=str(CONFIGS), config_name=config_name)(collect)()
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: `group=3`
+            raise _explained(error) from error
+    return composed
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Hydra prints its errors and exits unless this variable is set. The command's own children must not inherit it."""
+    before = os.environ.get(_FULL_ERROR)
+    os.environ[_FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FULL_ERROR]
+        else:
+            os.environ[_FULL_ERROR] = before
+
+
+def check_config(cfg: DictConfig, files: DictConfig) -> None:
+    """Resolve a composed config in place and hold it to the rules of `main`.
+
+    Args:
+        cfg: the config with the command line's values in it.
+        files: the same without them.
+    """
+    try:
+        if missing := OmegaConf.missing_keys(cfg):
+            raise ConfigError(f"{', '.join(sorted(missing))}: no value; give one: {min(missing)}=...")
+        OmegaConf.resolve(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
+    keys = [str(key) for key in files if key != "hydra"]
+    if gone := set(keys) - set(cfg):
+        raise ConfigError(f"{', '.join(sorted(gone))}: needed, it cannot be removed.")
+    for key, value in plain(cfg).items():
+        if key not in keys:
+            raise unknown("key", key, keys)
+        if not (OmegaConf.is_missing(files, key) or OmegaConf.is_interpolation(files, key)):
+            _check_type(key, value, files[key])
+
+
+def _from_files() -> DictConfig:
+    """The same choice of files, without the values that the command line adds or changes."""
+    state = HydraConfig.get()
+    groups = {choice.partition("@")[0] for choice in state.runtime.choices}
+    given = cast(list[str], OmegaConf.to_container(state.overrides.task, resolve=False))  # `x=${y}` is text here
+    overrides = OverridesParser.create().parse_overrides(given)
+    choices = [text for text, override in zip(given, overrides, strict=True) if override.key_or_group in groups]
+    loader = GlobalHydra.instance().config_loader()
+    return loader.load_configuration(state.job.config_name, overrides=choices, run_mode=RunMode.RUN)
+
+
+def _check_type(key: str, value: Any, example: Any) -> None:
+    """A value outside of any section keeps the type that its file gives it; a null in the file takes every type."""
+    expected = dict if isinstance(example, DictConfig) else list if isinstance(example, ListConfig) else type(example)
+    if example is None or type(value) is expected or (expected, type(value)) == (float, int):
+        return
+    raise ConfigError(f"{key}: expected {expected.__name__}, got {value!r} ({type(value).__name__}).")
+
+
+def _explained(error: Exception) -> ConfigError:
+    """Hydra's error, with the nearest valid name in place of its hint to add a key that does not exist."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return unknown(f"choice of {group}", name, error.options)
+    cause = error.__cause__ or error
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key and cause.parent_node is not None:
+        explained = unknown("key", cause.full_key, _keys(cause.parent_node._get_root()))
+        if "." in cause.full_key:  # it may still be a parameter that the section's file leaves at its default
+            explained = ConfigError(f"{explained} A key that is in no file is added with a plus: +{cause.full_key}=...")
+        return explained
+    return ConfigError(str(error))
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a composed config, hydra's own left out."""
+    for key in node:
+        path = f"{prefix}{key}"
+        if path == "hydra":
+            continue
+        yield path
+        child = node._get_node(key)  # unlike node[key], not an error where the value is still missing
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from _keys(child, f"{path}.")

@@ -1,0 +1,1 @@
+"""Generation, scoring, re-scoring of saved predictions, and reports."""

@@ -1,0 +1,126 @@
+"""Evaluate a checkpoint: generate greedily, save what was said, score it, draw some of it.
+
+    accelerate launch evaluation/evaluate.py model.path=outputs/grpo/policy format=box benchmark=scenes_val
+    accelerate launch --num_processes 8 evaluation/evaluate.py engine=vllm benchmark=refcoco_val benchmark.root=/data
+
+Writes predictions.jsonl, metrics.json and overlays.png into output_dir. Run again, it goes on where it stopped.
+Several processes share the samples out; none is answered twice or left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import configs
+from evaluation.overlay import before_after
+from evaluation.predictions import PredictionWriter, Record, read_predictions
+from evaluation.score import score_file, write_metrics
+from rollouts.engines import ENGINES, Engine, require_vllm
+from rollouts.policy import check_tokens, family, image_frame, load_processor
+from rollouts.reading import Decoder, read
+from rollouts.rows import chat, picture
+from rollouts.sections import make_decoder, make_format, make_samples
+from rollouts.vllm_environment import prepare_vllm
+from segmentation.data.check import check
+from segmentation.formats import Format
+from segmentation.metrics import Evaluator
+from segmentation.sample import BrokenImage, Invalid, Sample
+
+
+@configs.main("evaluate")
+def main(cfg: DictConfig) -> None:
+    """Generate (each process its share), score (the first process)."""
+    state = PartialState()
+    if cfg.engine not in ENGINES:
+        raise configs.unknown("engine", cfg.engine, ENGINES)
+    if cfg.engine == "vllm":
+        require_vllm()
+        prepare_vllm()
+    processor = load_processor(cfg.model.path)
+    format = make_format(cfg.format, family(cfg.model.path), processor)
+    check_tokens(processor, format.new_tokens, cfg.model.path)
+    decoder = make_decoder(cfg.decoder)
+    samples = make_samples(cfg.benchmark, "benchmark")
+    if cfg.on_broken_image == "stop":
+        check(samples)
+    output = Path(cfg.output_dir)
+    if state.is_main_process:
+        configs.record_run(output, cfg, cfg.seed)
+
+    mine = [samples[index] for index in range(state.process_index, len(samples), state.num_processes)]
+    part = output / f"predictions-{state.process_index}-of-{state.num_processes}.jsonl"
+    run = {"checkpoint": str(cfg.model.path), **{k: configs.plain(cfg[k]) for k in ("format", "benchmark", "decoder")}}
+    with PredictionWriter(part, run | {"max_tokens": cfg.max_tokens}) as writer:
+        todo = [sample for sample in mine if sample.id not in writer.finished]
+        if todo:
+            engine = ENGINES[cfg.engine](cfg.model.path, processor, cfg.model.dtype)
+            answer(engine, todo, format, decoder, writer, cfg, quiet=not state.is_main_process)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        parts = sorted(output.glob(f"predictions-*-of-{state.num_processes}.jsonl"))
+        predictions = output / "predictions.jsonl"
+        predictions.write_bytes(b"".join(path.read_bytes() for path in parts))
+        evaluator = configs.instantiate(cfg.evaluator, where="evaluator")
+        report(score_file(predictions, samples, evaluator), evaluator, output, samples, cfg.overlays)
+
+
+def answer(
+    engine: Engine,
+    samples: Sequence[Sample],
+    format: Format,
+    decoder: Decoder | None,
+    writer: PredictionWriter,
+    cfg: DictConfig,
+    quiet: bool,
+) -> None:
+    """Write a record for every sample, batch by batch."""
+    tokenizer = engine.processor.tokenizer
+    frame = image_frame(engine.processor)
+    columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[seen]}"))
+    with Progress(*columns, TimeRemainingColumn(), disable=quiet) as progress:
+        bar = progress.add_task("evaluate", total=len(samples), seen="")
+        for first in range(0, len(samples), cfg.batch_size):
+            batch = samples[first : first + cfg.batch_size]
+            readable, images = [], []
+            for sample in batch:
+                try:
+                    images.append(picture(sample, frame))
+                    readable.append(sample)
+                except BrokenImage as error:
+                    if cfg.on_broken_image != "count":
+                        raise
+                    writer.write(Record.of(sample, Invalid(f"broken image: {error}"), "", 0))
+            chats = [chat(format.prompt(sample.expression)) for sample in readable]
+            completions = engine.generate(chats, images, cfg.max_tokens) if readable else []
+            for sample, completion in zip(readable, completions, strict=True):
+                text = completion.text(tokenizer)
+                prediction = read(text, completion.truncated, sample, format, decoder)
+                writer.write(Record.of(sample, prediction, text, len(completion.tokens)))
+            progress.update(bar, advance=len(batch))
+
+
+def report(
+    metrics: dict[str, Any], evaluator: Evaluator, output: Path, samples: Sequence[Sample], overlays: int
+) -> None:
+    """metrics.json, a picture of the first samples, and a table."""
+    write_metrics(metrics, output / "metrics.json")
+    if overlays:
+        drawn = [samples[index] for index in range(min(overlays, len(samples)))]
+        said = {record.id: record.prediction for record in read_predictions(output / "predictions.jsonl")}
+        before_after(drawn, {"prediction": [said[sample.id] for sample in drawn]}, output / "overlays.png", overlays)
+    table = Table(title=f"{output} ({metrics['protocol']})", show_header=False)
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

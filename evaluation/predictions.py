@@ -1,0 +1,234 @@
+"""predictions.jsonl: what a policy answered, one line a sample, enough to score it again without model or images.
+
+| key | value |
+|---|---|
+| id, dataset, split, expression | of the sample |
+| text, tokens | the completion and its length |
+| state | `found`, `no_target` or `invalid` |
+| reason | why the text is invalid; null otherwise |
+| boxes | `[[x1, y1, x2, y2], ...]`, pixels of the original image; `[]` unless found |
+| labels, scores | one a box, or null if no instance has any |
+| mask | RLE of the union of what is painted; null for invalid, or where no decoder ran |
+| masks | RLE of each instance where there are several; null otherwise |
+
+Beside it lies `run.json`: what made it (format, checkpoint, data, ...), so that no run goes on with another's answers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segmentation.boxes import Box
+from segmentation.masks import RLE, from_uncompressed
+from segmentation.sample import Found, Instance, Invalid, NoTarget, Prediction, Sample, prediction_mask, state
+
+RUN_FILE = "run.json"
+
+
+class BadPredictions(ValueError):
+    """A predictions file, or the run beside it, is not what it should be. The message names the file and the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line: the answer to one sample. `mask` is the union of what `prediction` paints."""
+
+    id: str
+    dataset: str
+    split: str
+    expression: str
+    text: str
+    tokens: int
+    prediction: Prediction
+    mask: RLE | None
+
+    @classmethod
+    def of(cls, sample: Sample, prediction: Prediction, text: str, tokens: int) -> Record:
+        """The record of an answer whose instances carry their masks, where a decoder made any."""
+        mask = prediction_mask(prediction, sample.height, sample.width)
+        return cls(sample.id, sample.dataset, sample.split, sample.expression, text, tokens, prediction, mask)
+
+
+class PredictionWriter:
+    """Appends records to a file, each line written whole; a run that was killed goes on where it stopped.
+
+    Opening an existing file drops a half-written last line, reads the rest and gives the ids found in `finished`.
+    Use it as a context manager.
+
+    Args:
+        path: the predictions file; its folder is created.
+        run: what makes the predictions, written to `run.json` in the same folder; JSON values only. Several files in
+            one folder, one a process, belong to one run.
+
+    Raises:
+        BadPredictions: a whole line cannot be read, or the folder belongs to another run.
+    """
+
+    def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.finished: set[str] = set()
+        _claim(path.with_name(RUN_FILE), run)
+        if path.exists():
+            _drop_half_line(path)
+            self.finished = {record.id for record in read_predictions(path)}
+        self._file = path.open("ab")
+
+    def write(self, record: Record) -> None:
+        """Append one record; when this returns, the operating system has the line and a kill cannot lose it.
+
+        Raises:
+            ValueError: the sample is already in the file.
+        """
+        if record.id in self.finished:
+            raise ValueError(f"{self.path}: sample {record.id} is already in it.")
+        self._file.write(json.dumps(_to_row(record), allow_nan=False).encode("ascii") + b"\n")
+        self._file.flush()
+        self.finished.add(record.id)
+
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def read_predictions(path: Path) -> Iterator[Record]:
+    """The records of a file, in its order.
+
+    Raises:
+        BadPredictions: a line that is no record, a half-written last one, or an id met before.
+        FileNotFoundError: no such file.
+    """
+    seen: set[str] = set()
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                record = _from_row(_parse(line))
+                if record.id in seen:
+                    raise ValueError(f"sample {record.id} was on an earlier line")
+            except ValueError as error:
+                raise BadPredictions(f"{path}, line {number}: {error}.") from error
+            seen.add(record.id)
+            yield record
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What made a predictions file: the content of `run.json` beside it."""
+    return json.loads(path.with_name(RUN_FILE).read_text(encoding="utf-8"))
+
+
+def _to_row(record: Record) -> dict[str, Any]:
+    instances = record.prediction.instances if isinstance(record.prediction, Found) else ()
+    return {
+        "id": record.id,
+        "dataset": record.dataset,
+        "split": record.split,
+        "expression": record.expression,
+        "text": record.text,
+        "tokens": record.tokens,
+        "state": state(record.prediction),
+        "reason": record.prediction.reason if isinstance(record.prediction, Invalid) else None,
+        "boxes": [list(instance.box) for instance in instances],
+        "labels": _some([instance.label for instance in instances]),
+        "scores": _some([instance.score for instance in instances]),
+        "mask": record.mask,
+        # The mask of a single instance is the union; written once.
+        "masks": _some([instance.mask for instance in instances]) if len(instances) > 1 else None,
+    }
+
+
+def _some(values: list) -> list | None:
+    return values if any(value is not None for value in values) else None
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    if not line.endswith(b"\n"):
+        raise ValueError("the line is half-written; resume the run that wrote it")
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"a record is an object, this is a {type(row).__name__}")
+    return row
+
+
+def _from_row(row: dict[str, Any]) -> Record:
+    mask = _rle(row.get("mask"))
+    text = {key: _get(row, key, str) for key in ("id", "dataset", "split", "expression", "text")}
+    return Record(**text, tokens=_get(row, "tokens", int), prediction=_prediction(row, mask), mask=mask)
+
+
+def _prediction(row: dict[str, Any], mask: RLE | None) -> Prediction:
+    boxes = [_box(box) for box in _get(row, "boxes", list)]
+    match _get(row, "state", str), len(boxes):
+        case "invalid", 0:
+            return Invalid(_get(row, "reason", str))
+        case "no_target", 0:
+            return NoTarget()
+        case "found", n if n > 0:
+            masks = [mask] if n == 1 else [_rle(one) for one in _per_box(row, "masks", n)]
+            labels, scores = _per_box(row, "labels", n), _per_box(row, "scores", n)
+            return Found(tuple(Instance(*one) for one in zip(boxes, masks, labels, scores, strict=True)))
+        case name, n:
+            raise ValueError(f"state {name!r} with {n} boxes is no prediction")
+
+
+def _get(row: dict[str, Any], key: str, kind: type) -> Any:
+    if not isinstance(row.get(key), kind):
+        raise ValueError(f"{key!r} is {row.get(key)!r}, not a {kind.__name__}")
+    return row[key]
+
+
+def _per_box(row: dict[str, Any], key: str, n: int) -> list:
+    values = row.get(key)
+    if values is None:
+        return [None] * n
+    if not isinstance(values, list) or len(values) != n:
+        raise ValueError(f"{key!r} does not hold one value for each of {n} boxes")
+    return values
+
+
+def _box(edges: Any) -> Box:
+    if not isinstance(edges, list) or len(edges) != 4 or not all(isinstance(edge, int | float) for edge in edges):
+        raise ValueError(f"a box is four numbers, not {edges!r}")
+    if not all(math.isfinite(edge) for edge in edges):
+        raise ValueError(f"box {edges!r} is not finite")
+    x1, y1, x2, y2 = map(float, edges)
+    return x1, y1, x2, y2
+
+
+def _rle(value: Any) -> RLE | None:
+    match value:
+        case None:
+            return None
+        case {"size": [int(), int()], "counts": str()}:
+            return from_uncompressed(value, *value["size"])  # checks that the runs fill the image
+        case _:
+            raise ValueError(f"a mask is {{'size': [height, width], 'counts': text}}, not {value!r:.60}")
+
+
+def _claim(path: Path, run: Mapping[str, Any]) -> None:
+    """Make the folder of that run file this run's own, or see that it is."""
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{os.getpid()}")  # several processes may write it at once, all the same
+        draft.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+    before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(run))
+    differ = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    if differ:
+        key = differ[0]
+        raise BadPredictions(
+            f"{path.parent} holds the predictions of another run ({', '.join(differ)} differ; {key} was "
+            f"{before.get(key)!r}, is {now.get(key)!r}). Choose another output folder, or delete this one."
+        )
+
+
+def _drop_half_line(path: Path) -> None:
+    with path.open("r+b") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)

@@ -1,0 +1,76 @@
+"""Score saved predictions again: metrics.json from predictions.jsonl, to the last digit, without model or images.
+
+python evaluation/score.py predictions=outputs/eval/predictions.jsonl benchmark=scenes_val
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+import configs
+from evaluation.intervals import mean_iou
+from evaluation.predictions import BadPredictions, read_predictions
+from segmentation.metrics import Evaluator
+from segmentation.sample import Sample
+
+
+def score_file(predictions: Path, samples: Iterable[Sample], evaluator: Evaluator) -> dict[str, Any]:
+    """Score every line of a predictions file against the sample of its id.
+
+    Args:
+        samples: the benchmark, whole and in any order; no image is opened.
+        evaluator: a fresh one; its rows are there afterwards, for intervals and comparisons.
+
+    Returns:
+        `Evaluator.result()` and `gIoU_interval`, the 95% bootstrap interval of gIoU, None where there is no gIoU.
+
+    Raises:
+        BadPredictions: an unreadable line, a sample without prediction, or a prediction without sample.
+    """
+    records = {record.id: record for record in read_predictions(predictions)}
+    missing = []
+    for expected, sample in enumerate(samples, 1):
+        evaluator.expect(expected)
+        record = records.pop(sample.id, None)
+        if record is None:
+            missing.append(sample.id)
+        else:
+            evaluator.add(sample, record.prediction, record.mask, record.tokens)
+    for ids, problem in ((missing, "have no prediction"), (list(records), "are predicted and not in the dataset")):
+        if ids:
+            raise BadPredictions(
+                f"{predictions}: {len(ids)} samples {problem}, the first is {ids[0]}. Is it this data?"
+            )
+    return summarise(evaluator)
+
+
+def summarise(evaluator: Evaluator) -> dict[str, Any]:
+    """What metrics.json holds: the evaluator's result and the interval of its gIoU."""
+    result = evaluator.result()
+    interval = mean_iou(evaluator.rows) if result["gIoU"] is not None else None
+    return result | {"gIoU_interval": [interval.low, interval.high] if interval else None}
+
+
+def write_metrics(metrics: dict[str, Any], path: Path) -> None:
+    """Write metrics.json; equal metrics give equal bytes."""
+    path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+
+
+@configs.main("score")
+def main(cfg: DictConfig) -> None:
+    """Read, score, write."""
+    predictions = Path(cfg.predictions)
+    samples = configs.instantiate(cfg.benchmark, where="benchmark")
+    evaluator = configs.instantiate(cfg.evaluator, where="evaluator")
+    metrics = score_file(predictions, samples, evaluator)
+    write_metrics(metrics, predictions.with_name(cfg.output))
+    print(json.dumps(metrics, indent=2))
+
+
+if __name__ == "__main__":
+    main()

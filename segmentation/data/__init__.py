@@ -1,0 +1,1 @@
+"""Datasets, one file each: official files in, a `Sequence[Sample]` out."""

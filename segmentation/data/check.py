@@ -1,0 +1,175 @@
+"""Finds broken data before a model is loaded, and says what to do about images that break later.
+
+Three needs, three functions: `check` stops a run that cannot succeed; training asks `Opened` for pictures and may skip
+those that cannot be read; evaluation, where every sample counts, asks `readable` which they are and scores them too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal, overload
+
+from segmentation import masks
+from segmentation.sample import BrokenImage, Sample, open_image
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5  # problems spelt out in an error
+OnError = Literal["raise", "skip"]
+
+
+class BrokenData(ValueError):
+    """Some samples cannot be used. The message gives their number and spells out the first few."""
+
+
+def check(
+    samples: Sequence[Sample],
+    limit: int | None = None,
+    on_error: OnError = "raise",
+    opened: int = 32,
+    seed: int = 0,
+) -> None:
+    """Looks a dataset over: ids differ, image files exist, masks are of their image's size and not empty.
+
+    Every sample is made, but of the image files only `opened` are read in full, half of them the first and half drawn
+    at random. A dataset that makes its own pictures is taken on trust after `opened` of them.
+
+    Args:
+        samples: the dataset.
+        limit: look at no more than that many samples, from the first.
+        on_error: with `skip`, images that are missing or cannot be read are logged, and only the rest is an error.
+        opened: how many images to read in full.
+        seed: for the drawing.
+
+    Raises:
+        BrokenData: there is no sample, or something is wrong with one.
+    """
+    count = len(samples) if limit is None else min(limit, len(samples))
+    if not count:
+        raise BrokenData("the dataset has no samples; check data.split.")
+    first = min((opened + 1) // 2, count)
+    read = {*range(first), *random.Random(seed).sample(range(count), min(opened - first, count))}
+    ids: set[str] = set()
+    exists = cache(Path.is_file)
+    problems: list[str] = []
+    unreadable: list[str] = []
+    for index in range(count):
+        try:
+            sample = samples[index]
+            _check_annotation(sample, ids)
+            if isinstance(sample.image, Path) and not exists(sample.image):
+                raise BrokenImage(f"{sample.image} (sample {sample.id}): no such file; check data.root.")
+            if index in read:
+                open_image(sample)
+        except BrokenImage as error:
+            (unreadable if on_error == "skip" else problems).append(str(error))
+        except ValueError as error:
+            problems.append(str(error))
+        else:
+            if limit is None and index + 1 >= opened and not isinstance(sample.image, Path):
+                break
+    if unreadable:
+        log.warning("data.on_error=skip: %d samples without a readable image:\n%s", len(unreadable), _list(unreadable))
+    if problems:
+        raise BrokenData(f"{len(problems)} of {count} samples cannot be used:\n{_list(problems)}")
+
+
+def _check_annotation(sample: Sample, ids: set[str]) -> None:
+    if sample.id in ids:
+        raise ValueError(f"sample {sample.id}: another sample has the same id, and predictions are kept by it.")
+    ids.add(sample.id)
+    size = [sample.height, sample.width]
+    for mask in (sample.ignore, *(target.mask for target in sample.targets)):
+        if mask is not None and list(mask["size"]) != size:
+            raise ValueError(f"sample {sample.id}: a mask is {mask['size']} high and wide, its image {size}.")
+    if any(target.mask is not None and not masks.area(target.mask) for target in sample.targets):
+        raise ValueError(
+            f"sample {sample.id}: a target's mask has no pixel; where nothing is meant there is no target."
+        )
+
+
+def _list(problems: Sequence[str]) -> str:
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "\n".join(f"- {line}" for line in [*problems[:SHOWN], *more])
+
+
+class Opened(Sequence[Sample]):
+    """The same samples with their pictures read: `Sample.image` is an RGB picture, so nothing downstream opens a file.
+
+    Args:
+        samples: the dataset.
+        on_error: `raise` lets `BrokenImage` stop the run. `skip` gives the next sample that can be read instead, warns
+            once a file, and notes which samples were replaced in `skipped`.
+
+    Attributes:
+        skipped: id of each sample that was replaced -> why. A worker process keeps its own.
+    """
+
+    def __init__(self, samples: Sequence[Sample], on_error: OnError = "raise") -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"data.on_error={on_error!r}; it is 'raise' or 'skip'.")
+        self.samples, self.on_error = samples, on_error
+        self.skipped: dict[str, str] = {}
+        self._warned: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        for step in range(len(self)):
+            sample = self.samples[(index + step) % len(self) if step else index]
+            try:
+                return dataclasses.replace(sample, image=open_image(sample))
+            except BrokenImage as error:
+                if self.on_error == "raise":
+                    raise
+                self._skip(sample, str(error))
+        raise BrokenImage(f"none of the {len(self)} samples has an image that can be read; check data.root.")
+
+    def _skip(self, sample: Sample, reason: str) -> None:
+        self.skipped[sample.id] = reason
+        if str(sample.image) not in self._warned:
+            self._warned.add(str(sample.image))
+            log.warning("skipped, data.on_error=skip: %s", reason)
+
+
+def readable(samples: Sequence[Sample]) -> tuple[list[Sample], list[tuple[Sample, str]]]:
+    """Parts samples whose image can be read from those whose cannot, each with the reason; both keep their order.
+
+    Every file is read once, however many expressions there are about it.
+    """
+    good: list[Sample] = []
+    broken: list[tuple[Sample, str]] = []
+    reasons: dict[tuple[Path, int, int], str | None] = {}
+    for sample in samples:
+        if not isinstance(sample.image, Path):
+            reason = _why_broken(sample)
+        else:
+            key = (sample.image, sample.height, sample.width)
+            if key not in reasons:
+                reasons[key] = _why_broken(sample)
+            reason = reasons[key]
+        if reason is None:
+            good.append(sample)
+        else:
+            broken.append((sample, reason))
+    return good, broken
+
+
+def _why_broken(sample: Sample) -> str | None:
+    try:
+        open_image(sample)
+    except BrokenImage as error:
+        return str(error)
+    return None
