@@ -42,6 +42,9 @@ class SegGRPOTrainer(GRPOTrainer):
         self, *args: Any, format: Format, rewards: Mapping[str, Reward], decoder: Decoder | None = None, **kwargs: Any
     ) -> None:
         self.format, self.decoder = format, decoder
+        self.processing_class: Any
+        self.vllm_generation: Any
+        self.model: Any
         self._unexpanded_ids: list[list[int]] = []
         original = trl_grpo.VLLMGeneration
         trl_grpo.VLLMGeneration = TrainingEngine
@@ -54,7 +57,7 @@ class SegGRPOTrainer(GRPOTrainer):
         expanded = super()._tokenize_prompts(prompts)
         if self.use_vllm and self.vllm_mode == "colocate":
             texts = self.processing_class.apply_chat_template(
-                prompts, add_generation_prompt=True, tokenize=False, **self.chat_template_kwargs
+                prompts, add_generation_prompt=True, tokenize=False, **(self.chat_template_kwargs or {})
             )
             self._unexpanded_ids = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         return expanded
@@ -83,16 +86,17 @@ class SegGRPOTrainer(GRPOTrainer):
 
     def read(self, completion_ids: Sequence[int], sample: Sample) -> Prediction:
         """What a completion says about its sample (`rollouts.reading.read`)."""
-        ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
+        ends: set[Any] = {*self.eos_token_ids, self._tokenizer.pad_token_id}
         said = [token for token in completion_ids if token not in ends]
-        text = self._tokenizer.decode(said, skip_special_tokens=False)
+        text = str(self._tokenizer.decode(said, skip_special_tokens=False))
         return read(text, len(said) == len(completion_ids), sample, self.format, self.decoder)
 
     def _log_states(self, predictions: list[Prediction]) -> None:
         mode = "train" if self.model.training else "eval"
         said = [state(prediction) for prediction in predictions]
         shares = torch.tensor([[name == one for name in STATES] for one in said], device=self.accelerator.device)
-        for name, share in zip(STATES, gather(shares).float().mean(0).tolist(), strict=True):
+        everywhere: Any = gather(shares)
+        for name, share in zip(STATES, everywhere.float().mean(0).tolist(), strict=True):
             self._metrics[mode][f"states/{name}"].append(share)
 
 

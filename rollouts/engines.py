@@ -14,9 +14,8 @@ from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from rollouts.policy import image_token_ids, load_model
+from rollouts.policy import Model, Processor, image_token_ids, load_model
 from rollouts.rows import Chat
 
 
@@ -31,7 +30,7 @@ class Completion:
     truncated: bool
     logps: tuple[float, ...] | None = None
 
-    def text(self, tokenizer: PreTrainedTokenizerBase) -> str:
+    def text(self, tokenizer: Any) -> str:
         """The completion as text, special tokens kept."""
         return tokenizer.decode(list(self.tokens), skip_special_tokens=False)
 
@@ -39,7 +38,7 @@ class Completion:
 class Engine(Protocol):
     """Writes completions."""
 
-    processor: ProcessorMixin
+    processor: Processor
 
     def generate(self, chats: Sequence[Chat], images: Sequence[Image.Image], max_tokens: int) -> list[Completion]:
         """One greedy completion for each chat; `images[i]` is the picture of `chats[i]`."""
@@ -49,10 +48,10 @@ class Engine(Protocol):
 class TransformersEngine:
     """The model in this process, on a GPU if there is one."""
 
-    def __init__(self, path: str | Path, processor: ProcessorMixin, dtype: str = "auto") -> None:
+    def __init__(self, path: str | Path, processor: Processor, dtype: str = "auto") -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.processor = processor
-        self.model: PreTrainedModel = load_model(path, dtype).to(device).eval()  # type: ignore[arg-type]
+        self.model: Model = load_model(path, dtype).to(device).eval()
         self._banned = image_token_ids(path)
 
     @torch.no_grad()
@@ -82,13 +81,13 @@ class VLLMEngine:
     """vLLM in this process, with the processor that lies in the policy's folder."""
 
     def __init__(
-        self, path: str | Path, processor: ProcessorMixin, dtype: str = "auto", max_length: int = 2048, **options: Any
+        self, path: str | Path, processor: Processor, dtype: Any = "auto", max_length: int = 2048, **options: Any
     ) -> None:
         require_vllm()
         from vllm import LLM
 
         self.processor = processor
-        self.llm = LLM(
+        self.llm: Any = LLM(
             model=str(path), dtype=dtype, max_model_len=max_length, logprobs_mode="processed_logprobs", **options
         )
         self._banned = image_token_ids(path)

@@ -17,6 +17,7 @@ from rollouts.policy import load_processor
 from rollouts.rows import chat
 from rollouts.vllm_environment import prepare_vllm
 from segmentation.data.scenes import Scenes
+from segmentation.sample import open_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,13 @@ def compare(path: str, samples: int, max_tokens: int, dtype: str = "float32") ->
     processor = load_processor(path)
     scenes = Scenes("val", samples)[:]
     chats = [chat(f"where is the {sample.expression}?") for sample in scenes]
-    images = [sample.image for sample in scenes]
+    images = [open_image(sample) for sample in scenes]
     said, speeds = [], []
     for engine in (TransformersEngine(path, processor, dtype), VLLMEngine(path, processor, dtype)):
-        for _ in range(2):
-            start = time.perf_counter()
-            completions = engine.generate(chats, images, max_tokens, logps=True)
-            seconds = time.perf_counter() - start
+        engine.generate(chats, images, max_tokens, logps=True)  # the first call warms up
+        start = time.perf_counter()
+        completions = engine.generate(chats, images, max_tokens, logps=True)
+        seconds = time.perf_counter() - start
         said.append(completions)
         speeds.append(sum(len(one.tokens) + 1 for one in completions) / seconds)
     pairs = list(zip(*said, strict=True))

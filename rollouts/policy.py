@@ -7,20 +7,26 @@ images with the processor saved in it, so nothing about images or tokens may be 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
 
 from rollouts.vision_attention import batch_vision_attention
 from segmentation.boxes import Convention, Relative, ResizedPixels
+
+# What transformers loads: a PreTrainedModel and a ProcessorMixin, whose attributes depend on the family. A type checker
+# knows neither those nor what calling them returns.
+Model = Any
+Processor = Any
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 # Linear layers of the language model alone: bare names such as `q_proj` would also hit the vision tower (peft#2615).
 LANGUAGE_LINEARS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
-def load_processor(path: str | Path) -> ProcessorMixin:
+def load_processor(path: str | Path) -> Processor:
     """The processor saved at `path`, padding on the left as generation needs it.
 
     Raises:
@@ -36,7 +42,7 @@ def load_processor(path: str | Path) -> ProcessorMixin:
     return processor
 
 
-def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
+def load_model(path: str | Path, dtype: str = "auto") -> Model:
     """The model saved at `path`, on the CPU; a trainer or an engine moves it where it belongs."""
     model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype)
     if model.config.model_type in QWEN and not torch.cuda.is_available():
@@ -49,7 +55,7 @@ def family(path: str | Path) -> str:
     return AutoConfig.from_pretrained(path).model_type
 
 
-def image_frame(processor: ProcessorMixin) -> ResizedPixels | None:
+def image_frame(processor: Processor) -> ResizedPixels | None:
     """The size to which the processor brings an image; None for families that tile it instead (InternVL)."""
     images = processor.image_processor
     if not hasattr(images, "merge_size"):
@@ -61,7 +67,7 @@ def image_frame(processor: ProcessorMixin) -> ResizedPixels | None:
     )
 
 
-def convention(model_type: str, processor: ProcessorMixin) -> Convention:
+def convention(model_type: str, processor: Processor) -> Convention:
     """The frame in which the family writes coordinates (table in `segmentation.boxes`)."""
     if model_type == "qwen2_5_vl":
         frame = image_frame(processor)
@@ -70,7 +76,7 @@ def convention(model_type: str, processor: ProcessorMixin) -> Convention:
     return Relative(1000)
 
 
-def add_tokens(model: PreTrainedModel, processor: ProcessorMixin, tokens: tuple[str, ...]) -> int:
+def add_tokens(model: Model, processor: Processor, tokens: tuple[str, ...]) -> int:
     """Put a format's tokens into vocabulary and embedding; returns how many were new.
 
     Rows that the embedding has to spare are used first (Qwen2.5-VL has 271), so that most models keep their size. A new
@@ -90,7 +96,7 @@ def add_tokens(model: PreTrainedModel, processor: ProcessorMixin, tokens: tuple[
     return added
 
 
-def check_tokens(processor: ProcessorMixin, tokens: tuple[str, ...], path: str | Path) -> None:
+def check_tokens(processor: Processor, tokens: tuple[str, ...], path: str | Path) -> None:
     """Raises ValueError if the checkpoint's vocabulary lacks a token of the format: it was warm-started on another."""
     vocabulary = processor.tokenizer.get_vocab()
     missing = [token for token in tokens if token not in vocabulary]

@@ -8,16 +8,15 @@ from typing import Any
 
 from hydra.utils import get_method
 from peft import LoraConfig
-from transformers import ProcessorMixin
 
 import configs
-from rollouts.policy import LANGUAGE_LINEARS, convention
+from rollouts.policy import LANGUAGE_LINEARS, Processor, convention
 from segmentation.data.check import Opened, check
 from segmentation.formats import Format
 from segmentation.sample import Sample
 
 
-def make_format(section: Mapping[str, Any], model_type: str, processor: ProcessorMixin) -> Format:
+def make_format(section: Mapping[str, Any], model_type: str, processor: Processor) -> Format:
     """The format in the policy's own frame of coordinates, unless the section names another."""
     given = {} if section.get("convention") else {"convention": convention(model_type, processor)}
     return configs.instantiate(section, where="format", **given)

@@ -27,9 +27,8 @@ class TrainingEngine(VLLMGeneration):
     _engine_prompts: list[list[int]]
 
     def _init_vllm(self) -> None:
-        dtype = next(self.model.parameters()).dtype
-        original = vllm_generation.LLM
-        vllm_generation.LLM = partial(original, dtype=dtype)
+        original: Any = vllm_generation.LLM
+        vllm_generation.LLM = partial(original, dtype=next(self.model.parameters()).dtype)
         try:
             super()._init_vllm()
         finally:
@@ -49,13 +48,14 @@ class TrainingEngine(VLLMGeneration):
                     "they differ. The processor in the model's directory and the trainer's must be the same."
                 )
 
-    def _iter_named_params(self) -> Iterator[tuple[str, torch.Tensor]]:
-        if not is_peft_model(self.model) or self._dist.is_fsdp:
+    def _iter_named_params(self) -> Iterator[tuple[str, Any]]:
+        model: Any = self.model
+        if not is_peft_model(model) or self._dist.is_fsdp:
             yield from super()._iter_named_params()
             return
-        adapters = {name: module for name, module in self.model.named_modules() if isinstance(module, LoraLayer)}
-        for name, parameter in self.model.named_parameters():
-            if self.model.prefix in name or "original_module" in name:
+        adapters: dict[str, Any] = {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
+        for name, parameter in model.named_parameters():
+            if model.prefix in name or "original_module" in name:
                 continue
             owner = adapters.get(name.rpartition(".base_layer.")[0])
             extra = list(owner.parameters()) if owner is not None else [parameter]

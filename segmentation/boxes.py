@@ -68,9 +68,11 @@ def to_frame(box: Box, height: int, width: int, convention: Convention) -> tuple
 
 
 def _interval(low: float, high: float, side: int, units: int) -> tuple[int, int]:
-    first = min(max(math.floor(low * units / side + 0.5), 0), units - 1)
-    last = min(max(math.floor(high * units / side + 0.5), first + 1), units)
-    return first, last
+    first, last = (math.floor(edge * units / side + 0.5) for edge in (low, high))
+    if last <= first:  # narrower than a unit: the unit that holds its middle
+        first = math.floor((low + high) / 2 * units / side)
+    first = min(max(first, 0), units - 1)
+    return first, min(max(last, first + 1), units)
 
 
 def from_frame(box: Sequence[float], height: int, width: int, convention: Convention) -> Box:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from peft import PeftModel
-from transformers import PreTrainedModel, ProcessorMixin
+from peft import PeftConfig, PeftModel
 
-from rollouts.policy import load_model, load_processor
+from rollouts.policy import Model, Processor, load_model, load_processor
 
 
-def save_policy(model: PreTrainedModel | PeftModel, processor: ProcessorMixin, folder: str | Path) -> Path:
+def save_policy(model: Model, processor: Processor, folder: str | Path) -> Path:
     """Write model (its adapter merged), processor, chat template and generation config into one folder.
 
     The folder appears whole or not at all: it is written beside its place and then moved there.
@@ -37,18 +36,11 @@ def save_policy(model: PreTrainedModel | PeftModel, processor: ProcessorMixin, f
 
 def merge(checkpoint: str | Path, folder: str | Path) -> Path:
     """Merge an adapter's checkpoint into the base it names and save the result as one folder."""
-    adapter = PeftModel.from_pretrained
-    base = _base_of(checkpoint)
-    return save_policy(adapter(load_model(base), str(checkpoint)), load_processor(base), folder)
-
-
-def _base_of(checkpoint: str | Path) -> str:
-    from peft import PeftConfig
-
     base = PeftConfig.from_pretrained(str(checkpoint)).base_model_name_or_path
     if base is None:
         raise ValueError(f"{checkpoint}/adapter_config.json names no base model (base_model_name_or_path).")
-    return base
+    adapted = PeftModel.from_pretrained(load_model(base), str(checkpoint))
+    return save_policy(adapted, load_processor(base), folder)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 from PIL import Image
-from tests.test_refer import write_refer  # official-layout files, small
 
 import evaluation.evaluate
 import rl.grpo
 import sft.warm_start
 from tests.runs import BASE
+from tests.test_refer import write_refer  # official-layout files, small
 
 
 def run(main, *overrides):

@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -80,7 +80,7 @@ class Outer:
 
 
 class Upstream:
-    def __init__(self, count: int = None, **rest: float):  # noqa: RUF013 - some libraries still write it
+    def __init__(self, count: int = cast(int, None), **rest: float):  # as some libraries still write it
         self.count, self.rest = count, rest
 
 
@@ -260,9 +260,8 @@ def test_every_choice_of_every_group_composes_and_names_what_exists(name):
                     locate(target, f"{group}={path.stem}")
 
 
-def _targets(section: Mapping) -> Iterator[str]:
-    for key, value in section.items():
+def _targets(section: Any) -> Iterator[str]:
+    for key, value in section.items() if isinstance(section, dict) else ():
         if key == "_target_":
             yield value
-        elif isinstance(value, Mapping):
-            yield from _targets(value)
+        yield from _targets(value)

@@ -18,7 +18,7 @@ def test_two_processes_answer_every_sample_once_and_score_reproduces(tmp_path):
     assert json.loads(metrics)["n_expected"] == json.loads(metrics)["n_scored"] == 10
     assert (tmp_path / "overlays.png").stat().st_size > 10_000
     predictions = f"predictions={tmp_path}/predictions.jsonl"
-    launch("evaluation/score.py", predictions, "data=scenes", "data.split=val", "data.length=10", "output=again.json")
+    launch("evaluation/score.py", predictions, *SMALL[:2], "output=again.json")
     assert (tmp_path / "again.json").read_bytes() == metrics
 
 

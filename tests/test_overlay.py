@@ -68,7 +68,8 @@ def test_boxes_alone_and_hard_expressions_are_drawn(tmp_path: Path):
     image = Image.new("RGB", (30, 90), "gray")
     expression = r"the $5 note_{x} \frac that " + "lies on the table " * 30
     asked = Sample("s", image, 90, 30, expression, (Target((0.0, 0.0, 10.0, 10.0)),))
-    before_after([asked], {"after": [Found((Instance((2.0, 2.0, 12.0, 12.0)),))]}, tmp_path / "p.png")
+    drawn = Found((Instance((2.0, 2.0, 12.0, 12.0)),))
+    before_after([asked], {"before": [Invalid("'\ud800 \0' at 3")], "after": [drawn]}, tmp_path / "p.png")
     assert count(tmp_path / "p.png", PREDICTED) > 50
 
 

@@ -10,7 +10,7 @@ from rollouts.policy import load_model, load_processor
 from rollouts.rows import chat
 from segmentation.data.scenes import Scenes
 from segmentation.formats import BoxFormat, BrickFormat
-from segmentation.sample import Invalid
+from segmentation.sample import Invalid, open_image
 from sft.small_base.build import qwen2_5_vl
 from sft.small_base.pretrain import grounding
 from tests.runs import BASE, ROOT
@@ -35,7 +35,7 @@ def test_it_knows_no_format_of_this_project():
     samples = [Scenes("val")[i] for i in range(8)]
     for format in (BoxFormat(), BrickFormat()):
         chats = [chat(format.prompt(sample.expression)) for sample in samples]
-        for completion in engine.generate(chats, [sample.image for sample in samples], 40):
+        for completion in engine.generate(chats, [open_image(sample) for sample in samples], 40):
             assert isinstance(format.parse(completion.text(processor.tokenizer), 64, 64), Invalid)
 
 

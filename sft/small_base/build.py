@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers as hf
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+from rollouts.policy import Model, Processor
 from segmentation.data.scenes import Scenes, scene
 from sft.small_base.texts import ABSENT, QUESTIONS, conversations
 
@@ -58,9 +61,10 @@ def tokenizer() -> hf.Qwen2Tokenizer:
         texts, trainers.BpeTrainer(vocab_size=TOKENS - len(SPECIAL), initial_alphabet=alphabet, show_progress=False)
     )
     trained = json.loads(bpe.to_str())["model"]
+    merges: Any = [tuple(merge) for merge in trained["merges"]]
     made = hf.Qwen2Tokenizer(
         vocab=trained["vocab"],
-        merges=[tuple(merge) for merge in trained["merges"]],
+        merges=merges,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
     )
@@ -100,12 +104,12 @@ def _pixels(side: int) -> dict:
     return {"shortest_edge": side * side, "longest_edge": 4 * side * side}
 
 
-def qwen2_5_vl() -> tuple[hf.PreTrainedModel, hf.ProcessorMixin]:
+def qwen2_5_vl() -> tuple[Model, Processor]:
     """Qwen2.5-VL of 2 M parameters: random weights, and its processor."""
     words = tokenizer()
     ids = words.convert_tokens_to_ids
     images = hf.Qwen2VLImageProcessor(patch_size=8, size=_pixels(64))
-    videos = hf.Qwen2VLVideoProcessor(patch_size=8, size=_pixels(64))
+    videos = Qwen2VLVideoProcessor(patch_size=8, size=_pixels(64))
     processor = hf.Qwen2_5_VLProcessor(images, words, videos, chat_template=CHAT)
     vision = {**VISION, "out_hidden_size": WIDTH, "fullatt_block_indexes": list(range(VISION["depth"]))}
     config = hf.Qwen2_5_VLConfig(
@@ -119,7 +123,7 @@ def qwen2_5_vl() -> tuple[hf.PreTrainedModel, hf.ProcessorMixin]:
     return model, processor
 
 
-def qwen3_vl() -> tuple[hf.PreTrainedModel, hf.ProcessorMixin]:
+def qwen3_vl() -> tuple[Model, Processor]:
     """Its Qwen3-VL twin: deepstack, learned vision positions, interleaved M-RoPE."""
     words = tokenizer()
     ids = words.convert_tokens_to_ids

@@ -15,6 +15,7 @@ import math
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -199,7 +200,7 @@ def grounding(model, processor, samples: Scenes) -> dict[str, float]:
         answers = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for sample, said in zip(part, answers, strict=True):
             kind = sample.id.rsplit("-", 1)[1]
-            boxes = [tuple(map(float, match)) for match in PLACE.findall(said)]
+            boxes: list[Any] = [tuple(map(float, match)) for match in PLACE.findall(said)]
             truth = [target.box for target in sample.targets]
             if truth:
                 matched = np.diagonal(iou_matrix(boxes, truth)).sum() / max(len(boxes), len(truth))

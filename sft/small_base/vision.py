@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel, ProcessorMixin
 
+from rollouts.policy import Model, Processor
 from segmentation.data.scenes import COLOURS, SHAPES, TEXTURES, Scene, scene
 
 NOTHING = 0
@@ -24,7 +24,7 @@ ENOUGH = 8  # pixels of a patch that a thing must cover to be what lies in it
 
 
 def pretrain_vision(
-    model: PreTrainedModel, processor: ProcessorMixin, steps: int, batch: int, lr: float, seed: int
+    model: Model, processor: Processor, steps: int, batch: int, lr: float, seed: int
 ) -> list[dict[str, float]]:
     """Train `model.model.visual` for `steps` batches of scenes; returns the log, a line every 100 steps."""
     visual = model.model.visual
@@ -64,7 +64,7 @@ def _loss(said: torch.Tensor, classes: torch.Tensor, boxes: torch.Tensor) -> tor
 class _Patches(Dataset):
     """Page `i` is a batch of pictures with the answers of their patches, in the order of the merger's output."""
 
-    def __init__(self, processor: ProcessorMixin, batch: int, steps: int, seed: int) -> None:
+    def __init__(self, processor: Processor, batch: int, steps: int, seed: int) -> None:
         self.images, self.batch, self.steps, self.seed = processor.image_processor, batch, steps, seed
 
     def __len__(self) -> int:
