@@ -20,6 +20,7 @@ from rollouts.vllm_environment import prepare_vllm
 from sft.checkpoints import MarkWhole, resume_from
 from sft.device import training_arguments
 from sft.merge import save_policy
+from sft.progress import show_progress
 
 
 @configs.main("grpo")
@@ -60,6 +61,7 @@ def main(cfg: DictConfig) -> None:
         rewards=rewards,
         decoder=make_decoder(cfg.decoder),
     )
+    show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_state()  # trainer_state.json: every logged number
     if samples.skipped:

@@ -28,7 +28,7 @@ from evaluation.score import score_file
 from segmentation.data.scenes import Scenes
 from segmentation.metrics import Evaluator
 
-FORMATS = {"box": ["format=box"], "bricks": ["format=bricks_box", "format.grid=10"]}
+FORMATS = {"box": ["format=box"], "bricks": ["format=bricks_box", "format.grid=8", "format.label=none"]}
 COLUMNS = {
     "cIoU": "cIoU",
     "gIoU": "gIoU",

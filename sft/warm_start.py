@@ -18,6 +18,7 @@ from rollouts.sections import make_format, make_lora, make_training_samples
 from sft.checkpoints import MarkWhole, resume_from
 from sft.device import training_arguments
 from sft.merge import save_policy
+from sft.progress import show_progress
 
 
 @configs.main("warm_start")
@@ -49,6 +50,7 @@ def main(cfg: DictConfig) -> None:
         peft_config=make_lora(cfg.model.lora, **_new_rows(added, model.config.tie_word_embeddings)),
         callbacks=[MarkWhole()],
     )
+    show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
     if samples.skipped:
         print(f"{len(samples.skipped)} samples had broken images and were replaced: {', '.join(samples.skipped)}")

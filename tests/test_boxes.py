@@ -49,8 +49,8 @@ def test_no_edge_moves_more_than_half_a_unit_at_any_size(convention):
                 low, high, side, units = before
                 assert 0 <= said[0] < said[1] <= units
                 assert 0 <= after[0] < after[1] <= side
-                if high - low >= side / units:  # narrower ones are widened to a unit
-                    assert max(abs(after[0] - low), abs(after[1] - high)) <= side / units * (0.5 + 1e-9)
+                moved = max(abs(after[0] - low), abs(after[1] - high)) / (side / units)
+                assert moved <= (0.5 if high - low >= side / units else 1) + 1e-9  # narrower ones are widened to a unit
             assert to_frame(back, height, width, convention) == written
 
 

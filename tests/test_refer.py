@@ -19,11 +19,11 @@ from segmentation.data.refer import DATASETS, Expressions, Instances, Ref, Refer
 from segmentation.sample import open_image
 
 HEIGHT, WIDTH = 48, 64
-SQUARE = [10, 20, 30, 40]  # x1, y1, x2, y2 of every object
-POLYGON = [[10, 20, 30, 20, 30, 40, 10, 40]]
-RLE = masks.from_box(SQUARE, HEIGHT, WIDTH)
-RUNS = {"size": [HEIGHT, WIDTH], "counts": [10 * 48 + 20, *([20, 28] * 19), 20, 34 * 48 + 8]}
-HALVES = [masks.from_box(box, HEIGHT, WIDTH) for box in ([10, 20, 30, 30], [10, 30, 30, 40])]
+BOX = (10.0, 20.0, 34.0, 40.0)  # every object fills it
+POLYGON = [[10, 20, 34, 20, 34, 40, 10, 40]]
+RLE = masks.from_box(BOX, HEIGHT, WIDTH)
+RUNS = {"size": [HEIGHT, WIDTH], "counts": [10 * 48 + 20, *([20, 28] * 23), 20, 30 * 48 + 8]}
+HALVES = [masks.from_box(box, HEIGHT, WIDTH) for box in ([10, 20, 34, 30], [10, 30, 34, 40])]
 SEGMENTATIONS = [POLYGON, RLE, RUNS, HALVES, [RLE]]
 
 
@@ -33,7 +33,7 @@ def write_refer(
     split_by: str = "unc",
     edit: Callable[[list, dict], None] = lambda refs, inst: None,
 ) -> Path:
-    """A small dataset in the official layout: 5 images with a square each, every mask written differently.
+    """A small dataset in the official layout: 5 images with an object each, every mask written differently.
 
     Each object has a ref with two sentences in each of val, train and testA. `edit` changes refs and instances first.
     """
@@ -51,7 +51,7 @@ def write_refer(
                 "id": 200 + i,
                 "image_id": 100 + i,
                 "category_id": 3,
-                "bbox": [10, 20, 20, 20],
+                "bbox": [10, 20, 24, 20],
                 "segmentation": segmentation,
             }
         )
@@ -80,7 +80,7 @@ def test_every_sentence_is_a_sample(tmp_path):
     first = data[0]
     assert (first.dataset, first.split, first.image_id) == ("refcoco", "val", 100)
     assert (first.height, first.width) == open_image(first).size[::-1] == (HEIGHT, WIDTH)
-    assert (first.targets[0].box, first.targets[0].label) == ((10.0, 20.0, 30.0, 40.0), "cup")
+    assert (first.targets[0].box, first.targets[0].label) == (BOX, "cup")
     with pytest.raises(IndexError):
         data[10]
 
@@ -92,12 +92,12 @@ def test_joined_gives_a_sample_for_each_ref(tmp_path):
 
 
 def test_polygons_and_every_form_of_rle_are_the_same_mask(tmp_path):
-    square = np.zeros((HEIGHT, WIDTH), bool)
-    square[20:40, 10:30] = True
+    filled = np.zeros((HEIGHT, WIDTH), bool)
+    filled[20:40, 10:34] = True
     data = Refer(write_refer(tmp_path), split="val", sentences="joined")
     assert len(data) == len(SEGMENTATIONS)
     for sample in data:
-        assert sample.mask is not None and np.array_equal(masks.decode(sample.mask), square)
+        assert sample.mask is not None and np.array_equal(masks.decode(sample.mask), filled)
 
 
 def test_a_split_name_matches_what_the_refer_api_matches(tmp_path):
@@ -246,7 +246,7 @@ def rle(**changes: object) -> dict:
 SAMPLES = [
     (rle(size=[24, 128]), r"the mask is \[24, 128\] high and wide, its image \[48, 64\]"),
     ([rle(size=[96, 64])], r"the mask is \[96, 64\]"),
-    (masks.from_box(SQUARE, 40, 64), r"the mask is \[40, 64\]"),
+    (masks.from_box(BOX, 40, 64), r"the mask is \[40, 64\]"),
     (rle(counts=[10, 20]), "runs cover 30 of the 3072 pixels"),
     (rle(counts=[10, -20, 3082]), "a run of -20 pixels"),
     (rle(counts=RLE["counts"] + "P"), "counts are cut short"),

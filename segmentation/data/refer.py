@@ -71,15 +71,17 @@ class Instances:
 
     def __init__(self, path: Path, folder: Path, refs: Sequence[Ref]) -> None:
         self.path = path
-        content = _read_json(path)
-        with _located(str(path)):
-            pictures = {entry["id"]: entry for entry in content["images"]}
-            annotations = {entry["id"]: entry for entry in content["annotations"]}
-            self._categories = {entry["id"]: entry["name"] for entry in content["categories"]}
-        self._pictures = {ref.image: self._picture(pictures, ref, folder) for ref in refs}
-        self._annotations = {
-            number: self._annotation(annotations, ref, number) for ref in refs for number in ref.annotations
-        }
+        with _collector_at_rest():
+            content = _read_json(path)
+            with _located(str(path)):
+                pictures = {entry["id"]: entry for entry in content["images"]}
+                annotations = {entry["id"]: entry for entry in content["annotations"]}
+                self._categories = {entry["id"]: entry["name"] for entry in content["categories"]}
+            self._pictures = {ref.image: self._picture(pictures, ref, folder) for ref in refs}
+            self._annotations = {
+                number: self._annotation(annotations, ref, number) for ref in refs for number in ref.annotations
+            }
+            del content, pictures, annotations  # what is not kept goes before the collector counts it
 
     def picture(self, image_id: int) -> Picture:
         """Path and size of an image."""
@@ -278,13 +280,19 @@ def _read_refs(path: Path) -> list[Ref]:
 
 
 def _read_json(path: Path) -> Any:
-    """The file's content, read with the cyclic collector at rest: it would walk millions of lists again and again."""
-    collecting = gc.isenabled()
-    gc.disable()
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: not complete JSON ({error}). Get the official file again.") from error
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """No cyclic collection inside: it would walk millions of new lists again and again, a third of the loading time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()

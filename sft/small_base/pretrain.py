@@ -32,6 +32,7 @@ from sft.small_base.vision import pretrain_vision
 PLACE = re.compile(r"(\d{1,3}),(\d{1,3}) to (\d{1,3}),(\d{1,3})")
 DECAY = 0.3  # the share of steps, at the end, over which the learning rate falls to zero
 WARMUP = 100
+LENGTH = 192  # tokens of a row; questions that do not fit are left out
 
 
 def main() -> None:
@@ -112,9 +113,8 @@ class _Pages(Dataset):
             pictures.append(drawn.image)
             # Captions are long; most pages do without, so that their rows are short.
             rows.append(self._branches(conversations(drawn, rng, questions=6, more=page % 4 == 0)))
-        length = max(len(row[0]) for row in rows)
         ids, labels, branch, place = (
-            np.stack([np.pad(row[i], (0, length - len(row[i])), constant_values=fill) for row in rows])
+            np.stack([np.pad(row[i], (0, LENGTH - len(row[i])), constant_values=fill) for row in rows])
             for i, fill in enumerate((self.tokenizer.pad_token_id, -100, -1, 0))
         )
         images = self.processor.image_processor(pictures, return_tensors="pt")
@@ -131,9 +131,11 @@ class _Pages(Dataset):
         """ids, labels, branch (0 = the shared prefix) and position behind the prefix, each `(tokens,)`."""
         prefix = self.prefix["input_ids"][0].tolist()
         ids, labels, branch, place = list(prefix), [-100] * len(prefix), [0] * len(prefix), [0] * len(prefix)
-        for number, (question, answer) in enumerate(turns, start=1):
+        for number, (question, answer) in enumerate(reversed(turns), start=1):
             asked = self.tokenizer(f"{question}<|im_end|>\n<|im_start|>assistant\n")["input_ids"]
             said = self.tokenizer(f"{answer}<|im_end|>")["input_ids"]
+            if len(ids) + len(asked) + len(said) > LENGTH:
+                continue
             ids += asked + said
             labels += [-100] * len(asked) + said
             branch += [number] * (len(asked) + len(said))
@@ -164,9 +166,8 @@ def _loss(model, page: dict[str, torch.Tensor], prefix: torch.Tensor) -> torch.T
         states = model.model.language_model(
             inputs_embeds=words, attention_mask=mask[:, None], position_ids=positions, use_cache=False
         ).last_hidden_state
-        said = page["labels"][:, 1:] != -100
-        logits = model.lm_head(states[:, :-1][said])
-    return torch.nn.functional.cross_entropy(logits.float(), page["labels"][:, 1:][said])
+        logits = model.lm_head(states[:, :-1])
+    return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), page["labels"][:, 1:].flatten())
 
 
 def _optimizers(model, lr: float) -> list[torch.optim.Optimizer]:
