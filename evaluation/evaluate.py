@@ -23,12 +23,12 @@ import configs
 from evaluation.overlay import before_after
 from evaluation.predictions import PredictionWriter, Record, read_predictions
 from evaluation.score import score_file, write_metrics
+from rollouts.device import prepare_vllm, use_all_cores
 from rollouts.engines import ENGINES, Engine, require_vllm
 from rollouts.policy import check_tokens, family, image_frame, load_processor
 from rollouts.reading import Decoder, read
 from rollouts.rows import chat, picture
 from rollouts.sections import make_decoder, make_format, make_samples
-from rollouts.vllm_environment import prepare_vllm
 from segmentation.data.check import check
 from segmentation.formats import Format
 from segmentation.metrics import Evaluator
@@ -38,6 +38,7 @@ from segmentation.sample import BrokenImage, Invalid, Sample
 @configs.main("evaluate")
 def main(cfg: DictConfig) -> None:
     """Generate (each process its share), score (the first process)."""
+    use_all_cores()
     state = PartialState()
     if cfg.engine not in ENGINES:
         raise configs.unknown("engine", cfg.engine, ENGINES)

@@ -12,13 +12,12 @@ from trl import GRPOConfig
 
 import configs
 from rl.trainer import SegGRPOTrainer
+from rollouts.device import prepare_vllm, training_arguments, use_all_cores
 from rollouts.engines import require_vllm
 from rollouts.policy import check_tokens, family, image_frame, image_token_ids, load_model, load_processor
 from rollouts.rows import prompt_rows
 from rollouts.sections import make_decoder, make_format, make_lora, make_rewards, make_training_samples
-from rollouts.vllm_environment import prepare_vllm
 from sft.checkpoints import MarkWhole, resume_from
-from sft.device import training_arguments
 from sft.merge import save_policy
 from sft.progress import show_progress
 
@@ -26,6 +25,7 @@ from sft.progress import show_progress
 @configs.main("grpo")
 def main(cfg: DictConfig) -> None:
     """Check everything that can be wrong, load the policy, train, merge, save."""
+    use_all_cores()
     resume = resume_from(cfg.output_dir, cfg.resume)
     if cfg.rollouts.use_vllm:
         require_vllm()

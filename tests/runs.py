@@ -46,6 +46,11 @@ def launch(script: str, *overrides: object, processes: int = 1) -> str:
     return done.stdout
 
 
+def lottery(predictions, samples, masks, completion_ids, **_) -> list[float | None]:
+    """A reward that differs within a group whatever the policy can do."""
+    return [sum(ids) % 97 / 97 for ids in completion_ids]
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
 

@@ -29,3 +29,13 @@ def test_same_texts_and_log_probabilities(family, tmp_path):
     parity = json.loads(done.stdout.splitlines()[-1])
     assert parity["same"] >= 0.95, parity
     assert parity["gap"] <= 0.01, parity
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the CPU engine's way of taking weights")
+def test_new_weights_reach_every_part_of_the_engine():
+    command = [sys.executable, "tests/sync_run.py", BASE]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for part, (before, after) in json.loads(done.stdout.splitlines()[-1]).items():
+        assert after < 1e-4 < before, part

@@ -268,7 +268,7 @@ SAMPLES = [
 @pytest.mark.parametrize(("segmentation", "said"), SAMPLES, ids=[said[-40:] for _, said in SAMPLES])
 def test_a_mask_that_cannot_be_is_an_error_that_names_its_annotation(tmp_path, segmentation, said):
     data = Refer(write_refer(tmp_path, edit=set_in("annotations", "segmentation", segmentation)))
-    with pytest.raises(ValueError, match=rf"{FILE}annotation 200: .*({said})"):
+    with pytest.raises(ValueError, match=rf"{FILE}annotation 200 of ref 1: .*({said})"):
         data[0]
     with pytest.raises(ValueError, match="2 of 10 samples cannot be used"):
         check(data)
@@ -277,7 +277,7 @@ def test_a_mask_that_cannot_be_is_an_error_that_names_its_annotation(tmp_path, s
 @pytest.mark.parametrize("bbox", [[10, 20, 0, 5], [10, 20, 5, float("nan")], [1, 2, 3], None, ["a"] * 4])
 def test_a_box_without_area_is_an_error_that_names_its_annotation(tmp_path, bbox):
     data = Refer(write_refer(tmp_path, edit=set_in("annotations", "bbox", bbox)))
-    with pytest.raises(ValueError, match="annotation 200: "):
+    with pytest.raises(ValueError, match="annotation 200 of ref 1: "):
         data[0]
 
 

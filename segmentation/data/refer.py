@@ -83,22 +83,24 @@ class Instances:
             }
             del content, pictures, annotations  # what is not kept goes before the collector counts it
 
-    def picture(self, image_id: int) -> Picture:
-        """Path and size of an image."""
-        return self._pictures[image_id]
+    def picture(self, ref: Ref) -> Picture:
+        """Path and size of a ref's image."""
+        return self._pictures[ref.image]
 
-    def target(self, annotation_id: int | str) -> Target:
-        """The annotated object: its `bbox` [x, y, w, h] as a box, its `segmentation` as a mask, its category's name.
+    def targets(self, ref: Ref) -> tuple[Target, ...]:
+        """A ref's objects: `bbox` [x, y, w, h] as a box, `segmentation` as a mask, the category's name as label.
 
         Raises:
-            ValueError: the mask is empty, malformed, or not of its image's size. The message names file and annotation.
+            ValueError: a mask is empty, malformed, or not of its image's size. The message names file and annotation.
         """
-        entry = self._annotations[annotation_id]
-        picture = self._pictures[entry["image_id"]]
-        with _located(f"{self.path}: annotation {annotation_id}"):
+        return tuple(self._target(ref, annotation_id) for annotation_id in ref.annotations)
+
+    def _target(self, ref: Ref, annotation_id: int | str) -> Target:
+        entry, picture = self._annotations[annotation_id], self.picture(ref)
+        with _located(f"{self.path}: annotation {annotation_id} of ref {ref.id}"):
             mask = mask_of(entry["segmentation"], picture.height, picture.width)
             if not masks.area(mask):
-                raise ValueError("segmentation encloses no pixel of its image.")
+                raise ValueError("segmentation encloses no pixel of its image; data.skip_refs can leave the ref out.")
             return Target(_box(entry["bbox"]), mask, self._categories.get(entry.get("category_id")))
 
     def _picture(self, entries: dict[int, Any], ref: Ref, folder: Path) -> Picture:
@@ -149,14 +151,14 @@ class Expressions(Sequence[Sample]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         ref, number, text = self._rows[index]
-        picture = self.instances.picture(ref.image)
+        picture = self.instances.picture(ref)
         return Sample(
             id=f"{self.prefix}-{ref.split}-{number}",
             image=picture.path,
             height=picture.height,
             width=picture.width,
             expression=text,
-            targets=tuple(self.instances.target(annotation_id) for annotation_id in ref.annotations),
+            targets=self.instances.targets(ref),
             image_id=ref.image,
             dataset=self.dataset,
             split=ref.split,
@@ -205,7 +207,8 @@ class Refer(Expressions):
                     f"{file}: no such file. data.root={root} needs the layout of github.com/lichengunc/refer: "
                     f"{name}/{refs_file.name}, {name}/instances.json and {images}/*.jpg."
                 )
-        refs = [ref for ref in in_split(_read_refs(refs_file), split, refs_file) if ref.id not in set(skip_refs)]
+        skipped = set(skip_refs)
+        refs = [ref for ref in in_split(_read_refs(refs_file), split, refs_file) if ref.id not in skipped]
         instances = Instances(instances_file, Path(root, images), refs)
         super().__init__(name, f"{name}-{split_by}", refs, instances, sentences)
 
@@ -288,7 +291,7 @@ def _read_json(path: Path) -> Any:
 
 @contextmanager
 def _collector_at_rest() -> Iterator[None]:
-    """No cyclic collection inside: it would walk millions of new lists again and again, a third of the loading time."""
+    """No cyclic collection inside: it would walk millions of new lists again and again, a third of the JSON's time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
