@@ -45,6 +45,8 @@ class SegGRPOTrainer(GRPOTrainer):
         self.processing_class: Any
         self.vllm_generation: Any
         self.model: Any
+        self.chat_template_kwargs: dict[str, Any]
+        self._tokenizer: Any
         self._unexpanded_ids: list[list[int]] = []
         original = trl_grpo.VLLMGeneration
         trl_grpo.VLLMGeneration = TrainingEngine
@@ -57,7 +59,7 @@ class SegGRPOTrainer(GRPOTrainer):
         expanded = super()._tokenize_prompts(prompts)
         if self.use_vllm and self.vllm_mode == "colocate":
             texts = self.processing_class.apply_chat_template(
-                prompts, add_generation_prompt=True, tokenize=False, **(self.chat_template_kwargs or {})
+                prompts, add_generation_prompt=True, tokenize=False, **self.chat_template_kwargs
             )
             self._unexpanded_ids = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         return expanded
@@ -88,7 +90,7 @@ class SegGRPOTrainer(GRPOTrainer):
         """What a completion says about its sample (`rollouts.reading.read`)."""
         ends: set[Any] = {*self.eos_token_ids, self._tokenizer.pad_token_id}
         said = [token for token in completion_ids if token not in ends]
-        text = str(self._tokenizer.decode(said, skip_special_tokens=False))
+        text = self._tokenizer.decode(said, skip_special_tokens=False)
         return read(text, len(said) == len(completion_ids), sample, self.format, self.decoder)
 
     def _log_states(self, predictions: list[Prediction]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Any
 
@@ -50,7 +50,7 @@ class TrainingEngine(VLLMGeneration):
                     "they differ. The processor in the model's directory and the trainer's must be the same."
                 )
 
-    def _iter_named_params(self) -> Iterator[tuple[str, Any]]:
+    def _iter_named_params(self) -> Generator[tuple[str, Any], None, None]:
         model: Any = self.model
         if not is_peft_model(model) or self._dist.is_fsdp:
             yield from super()._iter_named_params()

@@ -25,7 +25,8 @@ def main() -> None:
     processor = load_processor(sys.argv[1])
     scenes = Scenes("val", 12)[:]
     chats, images = [chat(f"where is the {s.expression}?") for s in scenes], [open_image(s) for s in scenes]
-    ours, engine = (make(sys.argv[1], processor, "float32") for make in (TransformersEngine, VLLMEngine))
+    ours = TransformersEngine(sys.argv[1], processor, "float32")
+    engine = VLLMEngine(sys.argv[1], processor, "float32")
 
     def gap() -> float:
         said = [one.generate(chats, images, 16, logps=True) for one in (ours, engine)]
