@@ -50,6 +50,18 @@ def load_model(path: str | Path, dtype: str = "auto") -> Model:
     return model
 
 
+def restore(model: Model, checkpoint: str | Path | None) -> Model:
+    """The model with the weights of a trainer's checkpoint; as it is if there is none, or if it holds an adapter.
+
+    transformers 5.17 saves these models under the names of the hub, and its Trainer loads a checkpoint under those of
+    the module, not strictly: a full fine-tuning would go on from the weights it began with, and say nothing. Can go
+    when Trainer._load_from_checkpoint maps names as from_pretrained does. Adapters are loaded by name and are right.
+    """
+    if checkpoint is not None and not (Path(checkpoint) / "adapter_config.json").exists():
+        model.load_state_dict(load_model(checkpoint, str(model.dtype).removeprefix("torch.")).state_dict())
+    return model
+
+
 def family(path: str | Path) -> str:
     """transformers' `model_type` of the model saved at `path`: qwen2_5_vl, qwen3_vl, internvl, ..."""
     return AutoConfig.from_pretrained(path).model_type
