@@ -18,7 +18,7 @@ from rollouts.policy import check_tokens, family, image_frame, image_token_ids, 
 from rollouts.rows import prompt_rows
 from rollouts.sections import make_decoder, make_format, make_lora, make_rewards, make_training_samples
 from sft.checkpoints import MarkWhole, resume_from
-from sft.merge import save_policy
+from sft.merge import finish
 from sft.progress import show_progress
 
 
@@ -35,6 +35,7 @@ def main(cfg: DictConfig) -> None:
     model_type = family(cfg.model.path)
     format = make_format(cfg.format, model_type, processor)
     check_tokens(processor, format.new_tokens, cfg.model.path)
+    decoder = make_decoder(cfg.decoder)
     samples = make_training_samples(cfg.data)
     # A sampled image token would break the forward pass of training; only vLLM must be told (R1-V#91).
     banned = {"logit_bias": dict.fromkeys(image_token_ids(cfg.model.path), -100.0)}
@@ -59,17 +60,12 @@ def main(cfg: DictConfig) -> None:
         callbacks=[MarkWhole()],
         format=format,
         rewards=rewards,
-        decoder=make_decoder(cfg.decoder),
+        decoder=decoder,
     )
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_state()  # trainer_state.json: every logged number
-    if samples.skipped:
-        print(f"{len(samples.skipped)} samples had broken images and were replaced: {', '.join(samples.skipped)}")
-    if trainer.accelerator.is_main_process:
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        print(f"policy: {save_policy(policy, processor, f'{cfg.output_dir}/policy')}")
-    trainer.accelerator.wait_for_everyone()
+    finish(trainer, processor, samples, cfg.output_dir)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from peft import PeftConfig, PeftModel
 
 from rollouts.policy import Model, Processor, load_model, load_processor
+from segmentation.data.check import Opened
 
 
 def save_policy(model: Model, processor: Processor, folder: str | Path) -> Path:
@@ -32,6 +34,16 @@ def save_policy(model: Model, processor: Processor, folder: str | Path) -> Path:
     else:
         part.rename(folder)
     return folder
+
+
+def finish(trainer: Any, processor: Processor, samples: Opened, output_dir: str | Path) -> None:
+    """The end of a training: name the samples that were replaced, and write the policy once, to `output_dir/policy`."""
+    if samples.skipped:
+        print(f"{len(samples.skipped)} samples had broken images and were replaced: {', '.join(samples.skipped)}")
+    if trainer.accelerator.is_main_process:
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        print(f"policy: {save_policy(policy, processor, Path(output_dir) / 'policy')}")
+    trainer.accelerator.wait_for_everyone()
 
 
 def merge(checkpoint: str | Path, folder: str | Path) -> Path:

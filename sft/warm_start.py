@@ -17,7 +17,7 @@ from rollouts.policy import add_tokens, family, image_frame, load_model, load_pr
 from rollouts.rows import answer_rows
 from rollouts.sections import make_format, make_lora, make_training_samples
 from sft.checkpoints import MarkWhole, resume_from
-from sft.merge import save_policy
+from sft.merge import finish
 from sft.progress import show_progress
 
 
@@ -53,12 +53,7 @@ def main(cfg: DictConfig) -> None:
     )
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
-    if samples.skipped:
-        print(f"{len(samples.skipped)} samples had broken images and were replaced: {', '.join(samples.skipped)}")
-    if trainer.accelerator.is_main_process:
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        print(f"policy: {save_policy(policy, processor, f'{cfg.output_dir}/policy')}")
-    trainer.accelerator.wait_for_everyone()
+    finish(trainer, processor, samples, cfg.output_dir)
 
 
 def _new_rows(added: int, tied: bool) -> dict[str, Any]:

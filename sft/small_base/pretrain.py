@@ -3,8 +3,8 @@
     python sft/small_base/pretrain.py outputs/small_base --steps 6000      # continues if the folder has a checkpoint
 
 Every question about a scene is a branch of its own behind the shared image: it sees the picture and itself, nothing of
-the other questions, at the positions it would have if it stood alone. So one encoding of the image trains on eight
-conversations, and the result is exactly that of eight rows. `log.jsonl` beside the model is this script's log.
+the other questions, at the positions it would have if it stood alone. So one encoding of the image trains on several
+conversations, and the result is exactly that of separate rows. `log.jsonl` beside the model is this script's log.
 """
 
 from __future__ import annotations
