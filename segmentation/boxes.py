@@ -15,11 +15,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-import torch
-from torchvision.ops import box_iou as pairwise_iou
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+from pycocotools import mask as coco
 
 Box = tuple[float, float, float, float]
 
@@ -50,10 +49,18 @@ class ResizedPixels:
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the frame for an image of that size; raises ValueError beyond an aspect ratio of 200."""
-        return smart_resize(height, width, self.factor, self.min_pixels, self.max_pixels)
+        return _smart_resize()(height, width, self.factor, self.min_pixels, self.max_pixels)
 
 
 Convention = Relative | ResizedPixels
+
+
+@cache
+def _smart_resize():
+    # Imported when first used: it brings torch, which reading data and scoring saved predictions do without.
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    return smart_resize
 
 
 def to_frame(box: Box, height: int, width: int, convention: Convention) -> tuple[int, int, int, int]:
@@ -95,8 +102,14 @@ def iou_matrix(first: Sequence[Box], second: Sequence[Box]) -> np.ndarray:
     """IoU of every box with every other, `(len(first), len(second))` float64; 0 where the union has no area."""
     if not first or not second:
         return np.zeros((len(first), len(second)))
-    matrix = pairwise_iou(torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64))
-    return np.nan_to_num(matrix.numpy())  # torchvision gives nan for two empty boxes
+    crowd = np.zeros(len(second), np.uint8)
+    return np.asarray(coco.iou(_corner_and_size(first), _corner_and_size(second), crowd))
+
+
+def _corner_and_size(boxes: Sequence[Box]) -> np.ndarray:
+    corners = np.array(boxes, np.float64)  # (B, 4)
+    corners[:, 2:] -= corners[:, :2]
+    return corners
 
 
 def area(box: Box) -> float:

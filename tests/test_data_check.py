@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from segmentation import masks
-from segmentation.data.check import BrokenData, Opened, check, readable
+from segmentation.data.check import BrokenData, Opened, check
 from segmentation.data.scenes import Scenes
 from segmentation.sample import BrokenImage, Sample, Target, open_image
 
@@ -205,17 +205,6 @@ def test_when_no_image_can_be_read_skipping_ends(samples):
         path.unlink()
     with pytest.raises(BrokenImage, match="none of the 12 samples"):
         Opened(samples, "skip")[5]
-
-
-def test_readable_parts_the_samples_and_keeps_every_one(samples):
-    truncate(samples[4].image)
-    wrong_size = dataclasses.replace(samples[0], id="s-99", height=HEIGHT + 1)
-    in_memory = sample(Image.new("L", (WIDTH, HEIGHT)), 100)
-    broken_in_memory = sample(Image.new("L", (3, 3)), 101)
-    good, broken = readable([*samples, wrong_size, in_memory, broken_in_memory])
-    assert [s.id for s in good] == ["s-0", "s-1", "s-2", "s-3", *(f"s-{i}" for i in range(6, 12)), "s-100"]
-    assert [s.id for s, _ in broken] == ["s-4", "s-5", "s-99", "s-101"]
-    assert "cannot be read" in broken[0][1] and "its annotation says 50x41" in broken[2][1]
 
 
 def test_every_damage_to_an_image_file_is_a_broken_image(tmp_path):

@@ -1,7 +1,7 @@
 """Finds broken data before a model is loaded, and says what to do about images that break later.
 
-Three needs, three functions: `check` stops a run that cannot succeed; training asks `Opened` for pictures and may skip
-those that cannot be read; evaluation, where every sample counts, asks `readable` which they are and scores them too.
+`check` stops a run that cannot succeed; training asks `Opened` for pictures and may skip those that cannot be read.
+Evaluation skips none: it scores an answer to a broken image as invalid (evaluation/evaluate.py).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import random
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal
 
 from segmentation import masks
+from segmentation.data.samples import Samples
 from segmentation.sample import BrokenImage, Sample, open_image
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def _list(problems: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in [*problems[:SHOWN], *more])
 
 
-class Opened(Sequence[Sample]):
+class Opened(Samples):
     """The same samples with their pictures read: `Sample.image` is an RGB picture, so nothing downstream opens a file.
 
     Args:
@@ -120,15 +121,10 @@ class Opened(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def sample(self, index: int) -> Sample:
+        """The sample of that index with its picture read, or with `skip` the next that can be. Raises BrokenImage."""
         for step in range(len(self)):
-            sample = self.samples[(index + step) % len(self) if step else index]
+            sample = self.samples[(index + step) % len(self)]
             try:
                 return dataclasses.replace(sample, image=open_image(sample))
             except BrokenImage as error:
@@ -142,34 +138,3 @@ class Opened(Sequence[Sample]):
         if str(sample.image) not in self._warned:
             self._warned.add(str(sample.image))
             log.warning("skipped, data.on_error=skip: %s", reason)
-
-
-def readable(samples: Sequence[Sample]) -> tuple[list[Sample], list[tuple[Sample, str]]]:
-    """Parts samples whose image can be read from those whose cannot, each with the reason; both keep their order.
-
-    Every file is read once, however many expressions there are about it.
-    """
-    good: list[Sample] = []
-    broken: list[tuple[Sample, str]] = []
-    reasons: dict[tuple[Path, int, int], str | None] = {}
-    for sample in samples:
-        if not isinstance(sample.image, Path):
-            reason = _why_broken(sample)
-        else:
-            key = (sample.image, sample.height, sample.width)
-            if key not in reasons:
-                reasons[key] = _why_broken(sample)
-            reason = reasons[key]
-        if reason is None:
-            good.append(sample)
-        else:
-            broken.append((sample, reason))
-    return good, broken
-
-
-def _why_broken(sample: Sample) -> str | None:
-    try:
-        open_image(sample)
-    except BrokenImage as error:
-        return str(error)
-    return None

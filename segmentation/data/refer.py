@@ -19,11 +19,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 from segmentation import masks
 from segmentation.boxes import Box
 from segmentation.data import safe_pickle
+from segmentation.data.samples import Samples
 from segmentation.sample import Sample, Target
 
 COCO_IMAGES = "images/mscoco/images/train2014"
@@ -122,7 +123,7 @@ class Instances:
         return entry
 
 
-class Expressions(Sequence[Sample]):
+class Expressions(Samples):
     """Samples of some refs: one a sentence, or one a ref with its sentences joined by "; ".
 
     Ids are `<prefix>-<the ref's own split>-<ref id>-<sentence id>` (joined: without the last), the same whichever split
@@ -143,13 +144,8 @@ class Expressions(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def sample(self, index: int) -> Sample:
+        """The sample of a row; its masks are read now, its picture later."""
         ref, number, text = self._rows[index]
         picture = self.instances.picture(ref)
         return Sample(

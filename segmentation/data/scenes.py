@@ -10,15 +10,15 @@ drawn like `train` and `val`, `testB` is crowded, with more objects than trainin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import overload
 
 import numpy as np
 from PIL import Image
 
 from segmentation import masks
+from segmentation.data.samples import Samples
 from segmentation.data.scene_phrases import KINDS, Phrase, phrases
 from segmentation.sample import Sample, Target
 
@@ -60,7 +60,7 @@ class Scene:
     image: Image.Image
 
 
-class Scenes(Sequence[Sample]):
+class Scenes(Samples):
     """`length` samples of one split; sample `i` is a phrase about scene `i`, the same in every run and on every rank.
 
     Args:
@@ -94,19 +94,9 @@ class Scenes(Sequence[Sample]):
     def __len__(self) -> int:
         return self.length
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.length))]
-        if not -self.length <= index < self.length:
-            raise IndexError(f"sample {index} of {self.length}")
-        return _sample(self, index % self.length)
-
-    def __iter__(self):
-        return (self[i] for i in range(self.length))
+    def sample(self, index: int) -> Sample:
+        """Scene `index` of this split and seed, with one of the phrases that hold for it."""
+        return _sample(self, index)
 
 
 def scene(split: str, seed: int, index: int, size: int = 64) -> tuple[Scene, np.random.Generator]:

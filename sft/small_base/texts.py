@@ -8,12 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 from segmentation.data.scene_phrases import phrases
-from segmentation.data.scenes import KINDS, Scene, Thing
+from segmentation.data.scenes import Scene, Thing
 
 QUESTIONS = ("where is the {}?", "find the {}", "{}", "where in the picture is the {}?", "look for the {}.")
 CAPTION = "describe the picture"
 WHAT = "what is at {}?"
 ABSENT = "there is none."
+# What is asked, by kind: more of what is hard to learn (reasoning, absence, several things) than the scenes' own mix.
+MIX = {"attribute": 0.26, "spatial": 0.1, "relational": 0.12, "plural": 0.16, "none": 0.16, "reasoning": 0.2}
 Turn = tuple[str, str]  # question, answer
 
 
@@ -36,7 +38,7 @@ def conversations(drawn: Scene, rng: np.random.Generator, questions: int = 4, mo
     """Independent questions about one scene: `questions` that ask for a place, and `more`, a name or a caption."""
     found = {kind: said for kind, said in phrases(drawn.things, rng).items() if said}
     kinds = list(found)
-    weights = np.array([KINDS[kind] for kind in kinds])
+    weights = np.array([MIX[kind] for kind in kinds])
     turns = []
     for kind in rng.choice(len(kinds), size=questions, p=weights / weights.sum()):
         phrase = found[kinds[kind]][rng.integers(len(found[kinds[kind]]))]
