@@ -1,24 +1,17 @@
-"""Bricks: the grids, what is written and read in both scopes, every decision the papers leave open, and real masks."""
+"""Bricks: what is written and read in both scopes, and every decision the papers leave open."""
 
-import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from PIL import Image
-from transformers import AutoTokenizer
 
 from segmentation import masks
-from segmentation.decoders import BrickDecoder, FilledBox, decode_grid, encode_grid
+from segmentation.decoders import BrickDecoder, FilledBox
 from segmentation.formats import BrickFormat
 from segmentation.sample import Found, Instance, Invalid, NoTarget, Sample, Target
 
 H, W = 480, 640
-grids = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda shape: arrays.arrays(bool, shape))
 
 
 def sample(*drawn: np.ndarray, expression="the dog", height=H, width=W) -> Sample:
@@ -40,89 +33,6 @@ def found(form: BrickFormat, text: str, height=H, width=W) -> tuple[Instance, ..
 
 def iou(first: masks.RLE, second: masks.RLE) -> float:
     return float(masks.iou_matrix([first], [second])[0, 0])
-
-
-# grids
-
-
-@given(grids, st.integers(0, 40))
-@settings(max_examples=200, deadline=None)
-def test_bricks_of_a_grid_are_its_bricks_again(grid, at):
-    form = BrickFormat(9)
-    rows, columns = grid.shape
-    read = form.read_grid(form.write_grid(grid), rows, columns, at)
-    if grid.any():
-        assert isinstance(read, np.ndarray)
-        np.testing.assert_array_equal(read, grid)
-    else:
-        assert isinstance(read, Invalid)
-
-
-@given(grids)
-@settings(max_examples=200, deadline=None)
-def test_a_grid_of_whole_pixels_survives_image_and_text(grid):
-    rows, columns = grid.shape
-    mask = np.kron(grid, np.ones((3, 3), bool))  # cells of 3 x 3 pixels
-    box = (0.0, 0.0, 3.0 * columns, 3.0 * rows)
-    for how in ("nearest", "area"):
-        expected = grid if grid.any() else np.ones_like(grid)
-        np.testing.assert_array_equal(encode_grid(mask, box, rows, columns, how), expected)
-    np.testing.assert_array_equal(masks.decode(decode_grid(grid, box, 3 * rows, 3 * columns, "nearest")), mask)
-
-
-@given(
-    grids,
-    st.tuples(st.floats(0, 30), st.floats(0, 20), st.floats(0.01, 40), st.floats(0.01, 30)),
-)
-@settings(max_examples=300, deadline=None)
-def test_decoding_by_runs_is_decoding_by_pixels(grid, place):
-    height, width = 37, 53
-    x1, y1 = place[0], place[1]
-    x2, y2 = min(x1 + place[2], width), min(y1 + place[3], height)
-    rows, columns = grid.shape
-    v = (np.arange(height) + 0.5 - y1) / (y2 - y1) * rows  # pixel centres in cells
-    u = (np.arange(width) + 0.5 - x1) / (x2 - x1) * columns
-    box = ((v >= 0) & (v < rows))[:, None] & ((u >= 0) & (u < columns))
-    ring = np.pad(grid, 1).astype(float)
-
-    def weights(positions: np.ndarray, cells: int) -> np.ndarray:  # (pixels, cells + 2), linear between cell centres
-        return np.maximum(0, 1 - np.abs(positions[:, None] - (np.arange(cells + 2) - 0.5)))
-
-    values = weights(v, rows) @ ring @ weights(u, columns).T
-    got = masks.decode(decode_grid(grid, (x1, y1, x2, y2), height, width, "bilinear"))
-    assert not got[~box].any()
-    clear = box & (np.abs(values - 0.5) > 1e-5)  # at a tie rounding decides
-    np.testing.assert_array_equal(got[clear], values[clear] > 0.5)
-
-    got = masks.decode(decode_grid(grid, (x1, y1, x2, y2), height, width, "nearest"))
-    assert not got[~box].any()
-    clear = box & ((np.abs(v - np.rint(v)) > 1e-9)[:, None] & (np.abs(u - np.rint(u)) > 1e-9))
-    row, column = np.clip(np.floor(v) + 1, 0, rows + 1), np.clip(np.floor(u) + 1, 0, columns + 1)
-    under = ring[np.ix_(row.astype(int), column.astype(int))]
-    np.testing.assert_array_equal(got[clear], under[clear] > 0)
-
-
-@given(grids, st.integers(1, 12), st.integers(1, 12))
-@settings(max_examples=200, deadline=None)
-def test_run_lengths_are_canonical(grid, height, width):
-    for resize in ("bilinear", "nearest"):
-        rle = decode_grid(grid, (0.0, 0.0, float(width), float(height)), height, width, resize)
-        assert rle == masks.encode(masks.decode(rle))
-
-
-def test_a_box_between_two_centres_has_no_pixel():
-    assert decode_grid(np.ones((2, 2)), (3.6, 3.6, 4.4, 4.4), 9, 9) == masks.empty(9, 9)
-
-
-def test_a_small_object_keeps_the_cells_it_touches():
-    mask = np.zeros((64, 64), bool)
-    mask[10, 20] = True  # not under the centre of any cell of 8 x 8 pixels, and a small part of its cell
-    for how in ("nearest", "area"):
-        grid = encode_grid(mask, (0.0, 0.0, 64.0, 64.0), 8, 8, how)
-        assert np.argwhere(grid).tolist() == [[1, 2]]
-
-
-# the text
 
 
 def test_encode_scope_image():
@@ -374,53 +284,3 @@ def test_structured_decoding_accepts_the_regex(form):
     for drawn in (sample(), sample(ellipse(200, 150, 120, 90))):
         assert xgrammar.GrammarMatcher(compiled).accept_string(form.encode(drawn))
     assert not xgrammar.GrammarMatcher(compiled).accept_string("<seg>")
-
-
-# real masks
-
-
-def real_masks(annotations: Path) -> list[masks.RLE]:
-    content = json.loads(annotations.read_text())
-    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-    return [
-        masks.from_polygons(annotation["segmentation"], *sizes[annotation["image_id"]])
-        for annotation in content["annotations"]
-        if not annotation["iscrowd"]
-    ]
-
-
-def around(rle: masks.RLE) -> Sample:
-    height, width = rle["size"]
-    box = masks.box(rle)
-    assert box is not None
-    return Sample("s", Image.new("RGB", (1, 1)), height, width, "it", (Target(box, rle),))
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize(("form", "least"), [(BrickFormat(), 0.965), (BrickFormat(scope="box"), 0.960)])
-def test_real_refcoco_masks(real_data, form, least):
-    tokenizer = AutoTokenizer.from_pretrained(real_data / "tokenizers" / "qwen2_5")
-    tokenizer.add_tokens(list(form.new_tokens))
-    ious, lengths = [], []
-    rles = real_masks(real_data / "refer_mini" / "refcoco" / "instances.json")
-    assert len(rles) == 67
-    for rle in rles:
-        text = form.encode(around(rle))
-        (instance,) = found(form, text, *rle["size"])
-        assert instance.mask is not None
-        ious.append(iou(instance.mask, rle))
-        lengths.append(len(tokenizer(text.split("<seg>")[1].split("</seg>")[0])["input_ids"]))
-    print(f"scope {form.scope}, grid {form.grid}: {100 * np.mean(ious):.2f} mIoU at {np.mean(lengths):.1f} tokens")
-    assert np.mean(ious) >= least
-    if form.scope == "box":
-        assert np.mean(lengths) <= 85
-
-
-@pytest.mark.realdata
-def test_no_real_object_vanishes(real_data):
-    form = BrickFormat(scope="box")
-    rles = real_masks(real_data / "coco128" / "annotations" / "instances_train2017.json")
-    for rle in (rle for rle in rles if masks.area(rle)):
-        (instance,) = found(form, form.encode(around(rle)), *rle["size"])
-        assert instance.mask is not None
-        assert masks.area(instance.mask) > 0

@@ -1,0 +1,90 @@
+"""The brick decoder: grids out of masks, masks out of grids, against a plain reference of both resamplings."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from segmentation import masks
+from segmentation.decoders import decode_grid, encode_grid
+from segmentation.formats import BrickFormat
+from segmentation.sample import Invalid
+
+grids = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda shape: arrays.arrays(bool, shape))
+
+
+@given(grids, st.integers(0, 40))
+@settings(max_examples=200, deadline=None)
+def test_bricks_of_a_grid_are_its_bricks_again(grid, at):
+    form = BrickFormat(9)
+    rows, columns = grid.shape
+    read = form.read_grid(form.write_grid(grid), rows, columns, at)
+    if grid.any():
+        assert isinstance(read, np.ndarray)
+        np.testing.assert_array_equal(read, grid)
+    else:
+        assert isinstance(read, Invalid)
+
+
+@given(grids)
+@settings(max_examples=200, deadline=None)
+def test_a_grid_of_whole_pixels_survives_image_and_text(grid):
+    rows, columns = grid.shape
+    mask = np.kron(grid, np.ones((3, 3), bool))  # cells of 3 x 3 pixels
+    box = (0.0, 0.0, 3.0 * columns, 3.0 * rows)
+    for how in ("nearest", "area"):
+        expected = grid if grid.any() else np.ones_like(grid)
+        np.testing.assert_array_equal(encode_grid(mask, box, rows, columns, how), expected)
+    np.testing.assert_array_equal(masks.decode(decode_grid(grid, box, 3 * rows, 3 * columns, "nearest")), mask)
+
+
+@given(
+    grids,
+    st.tuples(st.floats(0, 30), st.floats(0, 20), st.floats(0.01, 40), st.floats(0.01, 30)),
+)
+@settings(max_examples=300, deadline=None)
+def test_decoding_by_runs_is_decoding_by_pixels(grid, place):
+    height, width = 37, 53
+    x1, y1 = place[0], place[1]
+    x2, y2 = min(x1 + place[2], width), min(y1 + place[3], height)
+    rows, columns = grid.shape
+    v = (np.arange(height) + 0.5 - y1) / (y2 - y1) * rows  # pixel centres in cells
+    u = (np.arange(width) + 0.5 - x1) / (x2 - x1) * columns
+    box = ((v >= 0) & (v < rows))[:, None] & ((u >= 0) & (u < columns))
+    ring = np.pad(grid, 1).astype(float)
+
+    def weights(positions: np.ndarray, cells: int) -> np.ndarray:  # (pixels, cells + 2), linear between cell centres
+        return np.maximum(0, 1 - np.abs(positions[:, None] - (np.arange(cells + 2) - 0.5)))
+
+    values = weights(v, rows) @ ring @ weights(u, columns).T
+    got = masks.decode(decode_grid(grid, (x1, y1, x2, y2), height, width, "bilinear"))
+    assert not got[~box].any()
+    clear = box & (np.abs(values - 0.5) > 1e-5)  # at a tie rounding decides
+    np.testing.assert_array_equal(got[clear], values[clear] > 0.5)
+
+    got = masks.decode(decode_grid(grid, (x1, y1, x2, y2), height, width, "nearest"))
+    assert not got[~box].any()
+    clear = box & ((np.abs(v - np.rint(v)) > 1e-9)[:, None] & (np.abs(u - np.rint(u)) > 1e-9))
+    row, column = np.clip(np.floor(v) + 1, 0, rows + 1), np.clip(np.floor(u) + 1, 0, columns + 1)
+    under = ring[np.ix_(row.astype(int), column.astype(int))]
+    np.testing.assert_array_equal(got[clear], under[clear] > 0)
+
+
+@given(grids, st.integers(1, 12), st.integers(1, 12))
+@settings(max_examples=200, deadline=None)
+def test_run_lengths_are_canonical(grid, height, width):
+    for resize in ("bilinear", "nearest"):
+        rle = decode_grid(grid, (0.0, 0.0, float(width), float(height)), height, width, resize)
+        assert rle == masks.encode(masks.decode(rle))
+
+
+def test_a_box_between_two_centres_has_no_pixel():
+    assert decode_grid(np.ones((2, 2)), (3.6, 3.6, 4.4, 4.4), 9, 9) == masks.empty(9, 9)
+
+
+def test_a_small_object_keeps_the_cells_it_touches():
+    mask = np.zeros((64, 64), bool)
+    mask[10, 20] = True  # not under the centre of any cell of 8 x 8 pixels, and a small part of its cell
+    for how in ("nearest", "area"):
+        grid = encode_grid(mask, (0.0, 0.0, 64.0, 64.0), 8, 8, how)
+        assert np.argwhere(grid).tolist() == [[1, 2]]
