@@ -14,7 +14,16 @@ import configs
 from rl.trainer import SegGRPOTrainer
 from rollouts.device import prepare_vllm, training_arguments, use_all_cores
 from rollouts.engines import require_vllm
-from rollouts.policy import check_tokens, family, image_frame, image_token_ids, load_model, load_processor, restore
+from rollouts.policy import (
+    check_tokens,
+    family,
+    freeze_vision,
+    image_frame,
+    image_token_ids,
+    load_model,
+    load_processor,
+    restore,
+)
 from rollouts.rows import prompt_rows
 from rollouts.sections import make_decoder, make_format, make_lora, make_rewards, make_training_samples
 from sft.checkpoints import MarkWhole, resume_from
@@ -51,8 +60,9 @@ def main(cfg: DictConfig) -> None:
     )
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
 
+    model = restore(load_model(cfg.model.path, cfg.model.dtype), resume)
     trainer = SegGRPOTrainer(
-        model=restore(load_model(cfg.model.path, cfg.model.dtype), resume),
+        model=freeze_vision(model) if cfg.model.freeze_vision else model,
         args=arguments,
         train_dataset=prompt_rows(samples, format, image_frame(processor)),
         processing_class=processor,

@@ -40,7 +40,7 @@ COLUMNS = {
     "invalid_rate": "invalid rate",
     "mean_tokens": "mean tokens",
 }
-HELD_OUT = 600
+HELD_OUT = 1000
 console = Console()
 
 

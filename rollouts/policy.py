@@ -50,6 +50,21 @@ def load_model(path: str | Path, dtype: str = "auto") -> Model:
     return model
 
 
+def freeze_vision(model: Model) -> Model:
+    """The model with its vision encoder and the projector behind it set to stay as they are.
+
+    Raises:
+        ValueError: neither `visual` (Qwen) nor `vision_tower` (InternVL) is there.
+    """
+    inner = model.model
+    parts = [getattr(inner, n) for n in ("visual", "vision_tower", "multi_modal_projector") if hasattr(inner, n)]
+    if not parts:
+        raise ValueError(f"model.freeze_vision: {type(model).__name__} has no vision encoder of a known name.")
+    for part in parts:
+        part.requires_grad_(False)
+    return model
+
+
 def restore(model: Model, checkpoint: str | Path | None) -> Model:
     """The model with the weights of a trainer's checkpoint; as it is if there is none, or if it holds an adapter.
 

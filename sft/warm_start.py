@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 import configs
 from rollouts.device import training_arguments, use_all_cores
-from rollouts.policy import add_tokens, family, image_frame, load_model, load_processor, restore
+from rollouts.policy import add_tokens, family, freeze_vision, image_frame, load_model, load_processor, restore
 from rollouts.rows import answer_rows
 from rollouts.sections import make_format, make_lora, make_training_samples
 from sft.checkpoints import MarkWhole, resume_from
@@ -43,8 +43,9 @@ def main(cfg: DictConfig) -> None:
 
     model = load_model(cfg.model.path, cfg.model.dtype)
     added = add_tokens(model, processor, format.new_tokens)
+    model = restore(model, resume)
     trainer = SFTTrainer(
-        model=restore(model, resume),
+        model=freeze_vision(model) if cfg.model.freeze_vision else model,
         args=arguments,
         train_dataset=answer_rows(samples, format, image_frame(processor)),
         processing_class=processor,

@@ -14,6 +14,7 @@ QUICK_SFT = ["trainer.max_steps=4", "trainer.per_device_train_batch_size=8", "tr
 QUICK_GRPO = [
     "trainer.max_steps=2",
     "trainer.per_device_train_batch_size=16",
+    "trainer.steps_per_generation=1",
     "trainer.num_generations=4",
     "trainer.max_completion_length=48",
     "trainer.report_to=none",
