@@ -102,6 +102,7 @@ def _panel(axes: Axes, keys: Sequence[str], curves: Curves) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.tick_params(labelsize=7.5, colors=MUTED, length=0)
+    axes.yaxis.get_offset_text().set(size=7.5, color=MUTED)  # the power of ten of small values
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)

@@ -1,12 +1,15 @@
 """evaluation/evaluate.py: every sample answered once, by either engine, and every number reproducible."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from evaluation.predictions import read_predictions
-from tests.runs import BASE, launch
+from tests.runs import BASE, ROOT, launch
 
+LIGHT = "import sys, evaluation.score, segmentation.data.refer, rewards.box_iou; sys.exit('torch' in sys.modules)"
 SMALL = ["benchmark=scenes_val", "benchmark.length=10", "max_tokens=48", "batch_size=4", f"model.path={BASE}"]
 
 
@@ -42,3 +45,7 @@ def test_the_vllm_engine_writes_the_same_texts(tmp_path):
     assert texts["transformers"].keys() == texts["vllm"].keys()
     same = sum(texts["vllm"][key] == text for key, text in texts["transformers"].items())
     assert same >= 9
+
+
+def test_reading_data_and_scoring_do_without_torch():
+    assert subprocess.run([sys.executable, "-c", LIGHT], cwd=ROOT).returncode == 0

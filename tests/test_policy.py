@@ -7,6 +7,7 @@ from rollouts.policy import (
     add_tokens,
     check_tokens,
     convention,
+    freeze_vision,
     image_frame,
     image_token_ids,
     load_model,
@@ -63,6 +64,17 @@ def test_the_embedding_grows_when_no_rows_are_spare(folders):
     add_tokens(model, processor, tokens)
     assert model.get_input_embeddings().weight.shape[0] >= len(processor.tokenizer)
     assert model.lm_head.weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frozen_vision_leaves_the_language_model_to_be_trained(folders, family):
+    model = freeze_vision(load_model(folders[family]))
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in model.named_parameters() if "visual" not in name}
+    blind = torch.nn.Module()
+    blind.model = torch.nn.Identity()
+    with pytest.raises(ValueError, match="no vision encoder of a known name"):
+        freeze_vision(blind)
 
 
 def test_image_tokens_are_known(folders):
