@@ -48,6 +48,7 @@ def test_the_script_builds_the_architecture_and_tokenizer_that_are_kept():
 
 def test_its_log_says_what_the_weights_score():
     last = json.loads(Path(FOLDER.parent, "log.jsonl").read_text().splitlines()[-1])
+    assert last["iou"] >= 0.85
     scores = grounding(load_model(FOLDER, "float32").eval(), load_processor(FOLDER), Scenes("val", 256))
     assert abs(scores["iou"] - last["iou"]) < 0.02  # saved in bfloat16
 

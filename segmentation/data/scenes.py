@@ -96,7 +96,23 @@ class Scenes(Samples):
 
     def sample(self, index: int) -> Sample:
         """Scene `index` of this split and seed, with one of the phrases that hold for it."""
-        return _sample(self, index)
+        drawn, phrase = _phrased(self.split, self.seed, index, self.size, tuple(self.kinds.items()))
+        targets = tuple(
+            Target(
+                drawn.things[i].box, masks.encode(drawn.masks[i]), f"{drawn.things[i].colour} {drawn.things[i].shape}"
+            )
+            for i in phrase.targets
+        )
+        return Sample(
+            id=f"scenes-{self.split}-{self.seed}-{index}-{phrase.kind}",
+            image=drawn.image,
+            height=self.size,
+            width=self.size,
+            expression=phrase.text,
+            targets=targets,
+            dataset="scenes",
+            split=self.split,
+        )
 
 
 def scene(split: str, seed: int, index: int, size: int = 64) -> tuple[Scene, np.random.Generator]:
@@ -109,24 +125,6 @@ def scene(split: str, seed: int, index: int, size: int = 64) -> tuple[Scene, np.
         drawn = _draw(things, size, rng)
         if drawn is not None:
             return drawn, rng
-
-
-def _sample(data: Scenes, index: int) -> Sample:
-    drawn, phrase = _phrased(data.split, data.seed, index, data.size, tuple(data.kinds.items()))
-    targets = tuple(
-        Target(drawn.things[i].box, masks.encode(drawn.masks[i]), f"{drawn.things[i].colour} {drawn.things[i].shape}")
-        for i in phrase.targets
-    )
-    return Sample(
-        id=f"scenes-{data.split}-{data.seed}-{index}-{phrase.kind}",
-        image=drawn.image,
-        height=data.size,
-        width=data.size,
-        expression=phrase.text,
-        targets=targets,
-        dataset="scenes",
-        split=data.split,
-    )
 
 
 @lru_cache(maxsize=256)  # a GRPO sampler asks for each sample once per completion
