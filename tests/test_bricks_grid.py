@@ -1,29 +1,39 @@
-"""The brick decoder: grids out of masks, masks out of grids, against a plain reference of both resamplings."""
+"""Grids out of masks and masks out of grids, against plain references by pixels; grids as text and back."""
+
+import re
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from segmentation import masks
-from segmentation.decoders import decode_grid, encode_grid
-from segmentation.formats import BrickFormat
+from segmentation.decoders import decode_columns, decode_grid, encode_grid
+from segmentation.formats.brick_codes import ColumnCode, RowCode
 from segmentation.sample import Invalid
 
 grids = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda shape: arrays.arrays(bool, shape))
 
 
+@pytest.mark.parametrize("code", [RowCode(9), ColumnCode(9)])
 @given(grids, st.integers(0, 40))
 @settings(max_examples=200, deadline=None)
-def test_bricks_of_a_grid_are_its_bricks_again(grid, at):
-    form = BrickFormat(9)
+def test_bricks_of_a_grid_are_its_bricks_again(code, grid, at):
     rows, columns = grid.shape
-    read = form.read_grid(form.write_grid(grid), rows, columns, at)
+    text = code.write(grid)
+    assert set(re.findall("<.*?>", text)) <= set(code.tokens)
+    read = code.read(text, rows, columns, at)
     if grid.any():
         assert isinstance(read, np.ndarray)
         np.testing.assert_array_equal(read, grid)
     else:
         assert isinstance(read, Invalid)
+
+
+def test_columns_as_text():
+    grid = np.array([[0, 1, 0], [1, 1, 0], [1, 0, 0], [0, 1, 0]], bool)
+    assert ColumnCode(4).write(grid) == "<col1><fg2><col0><fg2><bg1><fg1><col>"
 
 
 @given(grids)
@@ -70,12 +80,45 @@ def test_decoding_by_runs_is_decoding_by_pixels(grid, place):
     np.testing.assert_array_equal(got[clear], under[clear] > 0)
 
 
+def signed_distance(column: np.ndarray, at: np.ndarray) -> np.ndarray:
+    edges = np.flatnonzero(np.diff(np.pad(column.astype(int), 1)))
+    if not len(edges):
+        return np.full(len(at), -len(column) / 2)
+    filled = column[np.clip(at.astype(int), 0, len(column) - 1)]
+    return np.abs(at[:, None] - edges).min(axis=1) * np.where(filled, 1, -1)
+
+
+@given(
+    grids,
+    st.tuples(st.floats(0, 30), st.floats(0, 20), st.floats(0.01, 40), st.floats(0.01, 30)),
+)
+@settings(max_examples=300, deadline=None)
+def test_columns_are_joined_by_interpolated_distances(grid, place):
+    height, width = 37, 53
+    x1, y1 = place[0], place[1]
+    x2, y2 = min(x1 + place[2], width), min(y1 + place[3], height)
+    cells, columns = grid.shape
+    down = (np.arange(height) + 0.5 - y1) / (y2 - y1) * cells  # pixel centres in cells
+    across = (np.arange(width) + 0.5 - x1) / (x2 - x1) * columns
+    box = ((down >= 0) & (down < cells))[:, None] & ((across >= 0) & (across < columns))
+    distances = np.stack([signed_distance(column, down) for column in grid.T], axis=1)  # (height, columns)
+    place_of = np.clip(across - 0.5, 0, columns - 1)
+    weights = np.maximum(0, 1 - np.abs(place_of[:, None] - np.arange(columns)))  # (width, columns)
+    values = distances @ weights.T
+    got = masks.decode(decode_columns(grid, (x1, y1, x2, y2), height, width))
+    assert not got[~box].any()
+    clear = box & (np.abs(values) > 1e-6)  # at a tie rounding decides
+    np.testing.assert_array_equal(got[clear], values[clear] > 0)
+
+
 @given(grids, st.integers(1, 12), st.integers(1, 12))
 @settings(max_examples=200, deadline=None)
 def test_run_lengths_are_canonical(grid, height, width):
     for resize in ("bilinear", "nearest"):
         rle = decode_grid(grid, (0.0, 0.0, float(width), float(height)), height, width, resize)
         assert rle == masks.encode(masks.decode(rle))
+    rle = decode_columns(grid, (0.0, 0.0, float(width), float(height)), height, width)
+    assert rle == masks.encode(masks.decode(rle))
 
 
 def test_a_box_between_two_centres_has_no_pixel():

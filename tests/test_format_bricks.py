@@ -88,7 +88,7 @@ def test_new_tokens_are_all_there_is_but_digits():
     form = BrickFormat(label="none")
     assert len(form.new_tokens) == len(set(form.new_tokens)) == 8 + 2 * 64
     assert form.new_tokens[:10] == (
-        *("<ref>", "</ref>", "<box>", "</box>", "<seg>", "</seg>", "<row>", "<none>", "<fg1>", "<fg2>"),
+        *("<ref>", "</ref>", "<box>", "</box>", "<seg>", "</seg>", "<none>", "<row>", "<fg1>", "<fg2>"),
     )
     assert form.new_tokens[-1] == "<bg64>"
     text = form.encode(sample(ellipse(100, 100, 50, 50)))
@@ -96,6 +96,7 @@ def test_new_tokens_are_all_there_is_but_digits():
     assert re.fullmatch(r"\[\[\d+ \d+ \d+ \d+\]\]", rest)
 
 
+COLUMNS = BrickFormat(scope="box", code="columns")
 FORMATS = [
     BrickFormat(),
     BrickFormat(16),
@@ -104,6 +105,8 @@ FORMATS = [
     BrickFormat(8, scope="box", convention="resized_pixels", label="none"),
     BrickFormat(resize="nearest"),
     BrickFormat(scope="box", resize="nearest"),
+    COLUMNS,
+    BrickFormat(16, scope="box", code="columns", columns=8, convention="resized_pixels", label="none"),
 ]
 
 
@@ -133,9 +136,8 @@ def test_a_row_as_wide_as_the_image_is_one_brick():
     assert masks.area(instance.mask) > 0.999 * H * W  # the corners are rounded off, where two sides are background
 
 
-@pytest.mark.parametrize("scope", ["image", "box"])
-def test_an_object_of_one_pixel_survives(scope):
-    form = BrickFormat(scope=scope)
+@pytest.mark.parametrize("form", [BrickFormat(), BrickFormat(scope="box"), COLUMNS])
+def test_an_object_of_one_pixel_survives(form):
     for y, x in ((0, 0), (0, W - 1), (H - 1, 0), (H - 1, W - 1), (7, 9), (240, 320), (101, 333)):
         mask = np.zeros((H, W), bool)
         mask[y, x] = True
@@ -235,6 +237,58 @@ def test_the_rest_is_invalid_and_says_where_and_why(marked, rule):
     assert prediction.reason.startswith(f"at character {place}: {rule}")
 
 
+def columns(bricks: str) -> str:
+    return f"<ref>roi0</ref><box>[[0 0 500 500]]</box><seg>{bricks}</seg>"
+
+
+@pytest.mark.parametrize(
+    ("marked", "rule"),
+    [
+        ("^", "expected <col> or </seg>, found '</seg>'"),
+        ("^<fg1><col1><fg3>", "expected <col> or </seg>, found '<fg1><col1><fg3>"),
+        ("<col1>^<col1><fg3>", "expected a brick of foreground or </seg>, found '<col1><fg3>'"),
+        ("<col1>^<bg1><fg2><col>", "expected a brick of foreground or </seg>, found '<bg1><fg2><col>"),
+        ("<col1><fg1>^<fg1><col>", "expected <col> or </seg>, found '<fg1><col>'"),
+        ("<col1><fg1>^<bg2><col>", "expected <col> or </seg>, found '<bg2><col>'"),
+        ("<col>^ <col1><fg1>", "expected <col> or </seg>, found ' <col1><fg1>'"),
+        ("<col><col1>^<fg5>", "expected a brick, <col> or </seg>, found '<fg5>'"),
+        ("<col>^<col4><fg1>", "expected a brick, <col> or </seg>, found '<col4><fg1>'"),
+        ("<col>^<col01><fg1>", "expected a brick, <col> or </seg>, found '<col01><fg1>'"),
+        ("^" + 65 * "<col1><fg3>", "65 columns are more than 64"),
+        ("^<col><col>", "no cell is foreground: an answer without an object is <none>"),
+    ],
+)
+def test_broken_columns_say_where_and_why(marked, rule):
+    place, text = columns(marked).index("^"), columns(marked).replace("^", "")
+    prediction = BrickFormat(4, scope="box", code="columns", columns=2).parse(text, H, W)
+    assert isinstance(prediction, Invalid)
+    assert prediction.reason.startswith(f"at character {place}: {rule}")
+
+
+def test_as_many_columns_as_are_written_share_the_box_and_a_run_ends_with_the_grid():
+    form = BrickFormat(4, scope="box", code="columns", columns=2)
+    for written, meant in (("<col3><fg4>", "<col3><fg1><col3><fg1>"), ("<col0><fg4>" * 3, "<col0><fg4><col0><fg4>")):
+        (one,), (other,) = found(form, columns(written)), found(form, columns(meant))
+        assert one.mask == other.mask
+
+
+def test_encode_columns():
+    mask = np.zeros((H, W), bool)
+    mask[96:192, 128:256] = True
+    mask[96:144, 128:192] = False
+    form = BrickFormat(4, scope="box", code="columns", columns=2)
+    text = form.encode(sample(mask))
+    assert text == "<ref>roi0</ref><box>[[200 200 400 400]]</box><seg><col2><fg2><col0><fg4></seg>"
+    (instance,) = found(form, text)
+    assert instance.mask is not None
+    drawn = masks.decode(instance.mask)
+    assert drawn[144:192, 128:256].all()
+    assert drawn[96:144, 128 + 97 : 256].all()  # right of the second column's centre
+    slope = [int(np.flatnonzero(drawn[:, x])[0]) for x in range(161, 224)]  # from one centre to the other
+    assert slope == sorted(slope, reverse=True)
+    assert not drawn[96:144, 128:160].any()
+
+
 def test_scope_box_has_as_many_cells_as_the_grid_whatever_the_box():
     form = BrickFormat(3, scope="box")
     (instance,) = found(form, one("-5 500 1004 1001", "<row>".join(["<fg3>"] * 3)))  # slightly outside: clamped
@@ -257,7 +311,12 @@ def test_too_many_objects_are_invalid():
     [
         ({"scope": "row"}, "format.scope='row' is not a scope; there are image, box"),
         ({"label": "name"}, "format.label='name' is not a label; there are roi, phrase, none"),
-        ({"grid": 0}, "format.grid=0: a grid has at least one cell"),
+        ({"grid": 0}, "format.grid=0, format.columns=16: a grid has at least one cell"),
+        ({"columns": 0}, "format.grid=None, format.columns=0: a grid has at least one cell"),
+        ({"columns": 65}, "format.columns=65 is more than 64"),
+        ({"code": "runs"}, "format.code='runs' is not a code; there are rows, columns"),
+        ({"code": "columns"}, "format.code=columns needs scope=box, resize=bilinear, not image, bilinear"),
+        ({"code": "columns", "scope": "box", "resize": "nearest"}, "not box, nearest"),
         ({"scope": "box", "convention": "bins"}, "format.convention='bins' is not a convention"),
     ],
 )
@@ -275,7 +334,7 @@ def test_the_brick_decoder_has_nothing_to_fill():
         BrickDecoder().fill(Found((Instance((1.0, 2.0, 3.0, 4.0)),)), H, W)
 
 
-@pytest.mark.parametrize("form", [BrickFormat(), BrickFormat(scope="box")])
+@pytest.mark.parametrize("form", [BrickFormat(), BrickFormat(scope="box"), COLUMNS])
 def test_structured_decoding_accepts_the_regex(form):
     xgrammar = pytest.importorskip("xgrammar")
     vocabulary = [*map(chr, range(32, 127)), *form.new_tokens, "</s>"]

@@ -19,12 +19,14 @@ FORMATS = {
     "box, resized pixels, label": BoxFormat("resized_pixels", label=True),
     "bricks, image": BrickFormat(16),
     "bricks, box": BrickFormat(6, scope="box", label="phrase"),
+    "bricks, columns": BrickFormat(9, scope="box", code="columns", columns=5, label="none"),
 }
 FRAGMENTS = [
     *'[]{}<>",:`- \n\t\\/0123456789abfgn\x00\xa0\u0663\uff11\ud800é犬',
     *('"bbox_2d": ', '"label": ""', ", ", "```json\n", "```", "NaN", "1e9", "-1", "99999999", "null", "[]", "true"),
     *("<ref>roi0</ref>", "<ref>", "</ref>", "<box>[[", "]]</box>", "<seg>", "</seg>", "<row>", "<none>"),
     *("<fg1>", "<bg1>", "<fg6>", "<fg16>", "<bg16>", "<fg17>", "<fg0>", "<fg\u0661>", "0 0 16 16"),
+    *("<col>", "<col0>", "<col5>", "<col9>", "<bg7>", "<bg8>", "<fg9>"),
     *("</think>", "<|im_end|>", "<|image_pad|>"),
 ]
 
@@ -106,7 +108,15 @@ def test_the_regex_breaks_only_rules_that_count(name, data):
     form = FORMATS[name]
     prediction = check(form, data.draw(st.from_regex(form.regex(2), fullmatch=True)))
     if isinstance(prediction, Invalid):
-        counting = ("is inside out", "lies outside", "leaves the grid", "cells wide", "the grid has", "no cell is")
+        counting = (
+            "is inside out",
+            "lies outside",
+            "leaves the grid",
+            "cells wide",
+            "cells high",
+            "the grid has",
+            "no cell is",
+        )
         assert any(rule in prediction.reason for rule in counting)
 
 
@@ -128,6 +138,9 @@ LONG = {
     "open bricks": "<ref>roi0</ref><box>[[0 0 16 16]]</box><seg>" + "<fg16><row>" * (MILLION // 11),
     "bricks": "<ref>roi0</ref><box>[[0 0 16 16]]</box><seg>" + "<fg16>" * (MILLION // 6) + "</seg>",
     "rows": "<ref>roi0</ref><box>[[0 0 16 16]]</box><seg>" + "<fg16><row>" * (MILLION // 11) + "</seg>",
+    "columns": "<box>[[0 0 9 9]]</box><seg>" + "<col0><fg9>" * (MILLION // 11) + "</seg>",
+    "gaps": "<box>[[0 0 9 9]]</box><seg><col0><fg9>" + "<bg1><fg1>" * (MILLION // 10) + "</seg>",
+    "open columns": "<box>[[0 0 9 9]]</box><seg>" + "<col0><fg9>" * (MILLION // 11) + "<col0",
     "sentences": "<ref>roi0</ref><box>[[0 0 1 1]]</box><seg><fg1></seg>" * (MILLION // 52),
     "sentences and blanks": ("<ref>roi0</ref><box>[[0 0 1 1]]</box><seg><fg1></seg>" + " " * 15_000) * 60 + "x",
     "none": "<none>" * (MILLION // 6),

@@ -13,11 +13,11 @@ LORA = "model.lora={r: 8, lora_alpha: 16}"
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_the_policy_is_a_plain_model_with_the_formats_tokens(tmp_path, lora):
-    chosen = ["format=bricks_box", "format.grid=10", f"model.path={BASE}", f"output_dir={tmp_path}"]
+    chosen = ["format=bricks_box", "format.grid=10", "format.columns=6", f"model.path={BASE}", f"output_dir={tmp_path}"]
     launch("sft/warm_start.py", *chosen, *QUICK_SFT, "trainer.save_steps=2", *([LORA] if lora else []))
     policy = tmp_path / "policy"
     model, processor = load_model(policy, "float32"), load_processor(policy)
-    check_tokens(processor, BrickFormat(scope="box", grid=10).new_tokens, policy)
+    check_tokens(processor, BrickFormat(10, scope="box", code="columns", columns=6).new_tokens, policy)
     assert not (policy / "adapter_config.json").exists()
     assert model.lm_head.weight is model.get_input_embeddings().weight  # tied, as the base is
     base = load_model(BASE, "float32")

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from segmentation.decoders.bricks import BrickDecoder, decode_grid, encode_grid
+from segmentation.decoders.columns import decode_columns
 from segmentation.decoders.filled_box import FilledBox
 from segmentation.sample import Prediction
 
@@ -19,4 +20,4 @@ class Decoder(Protocol):
         ...
 
 
-__all__ = ["BrickDecoder", "Decoder", "FilledBox", "decode_grid", "encode_grid"]
+__all__ = ["BrickDecoder", "Decoder", "FilledBox", "decode_columns", "decode_grid", "encode_grid"]

@@ -2,21 +2,17 @@
 
     <ref>roi0</ref><box>[[12 5 15 7]]</box><seg><bg1><fg2><row><fg3></seg>
 
-One such sentence an object, one after the other, from left to right. Inside the box each row of cells is written from
-left to right in *bricks*, tokens that stand for a run: `<fg3>` is three cells of foreground, `<bg1>` one of background.
+One such sentence an object, one after the other, from left to right. A grid of cells lies over the box and is written
+in *bricks*, tokens that stand for a run: `<fg3>` is three cells of foreground, `<bg1>` one of background.
 """
 
 from __future__ import annotations
 
 import re
-from itertools import groupby
 from typing import Literal
-
-import numpy as np
 
 from segmentation import masks
 from segmentation.boxes import Convention, Relative, from_frame, to_frame
-from segmentation.decoders.bricks import decode_grid, encode_grid
 from segmentation.formats.base import (
     INTEGER,
     LABEL,
@@ -30,6 +26,7 @@ from segmentation.formats.base import (
     unexpected,
     up_to,
 )
+from segmentation.formats.brick_codes import MOST_COLUMNS, BrickCode, ColumnCode, RowCode
 from segmentation.masks import Resize
 from segmentation.sample import Found, Instance, Invalid, NoTarget, Prediction, Sample, Target
 
@@ -42,8 +39,6 @@ _REFS = {  # how an object is named: (what it is called, its regex)
 _INTEGER = ("an integer of at most 6 digits", INTEGER)
 _BLANK = ("a blank", " ")
 _NO_TARGET = Pieces(("<none>", "<none>"), ("the end", r"\Z"), gap=SPACE)
-_TOKEN = re.compile(r"<([a-z]+[0-9]*)>")
-_ROW = b"\2"  # the mark of <row> among the cells, which are 0 and 1
 
 
 class BrickFormat:
@@ -51,17 +46,15 @@ class BrickFormat:
 
     Two scopes. `image` is the paper's: `grid` x `grid` cells lie over the whole image, coordinates count them, and the
     bricks tell the cells inside the box. `box` spends its cells where the object is: coordinates are in the model's own
-    frame and `grid` x `grid` cells are stretched over the box, which is shorter and, on small objects, far better (mean
-    IoU on coco128: 70 with 64 cells over the image, 96 with 24 over the box).
+    frame and the grid is stretched over the box, which is shorter and, on small objects, far better.
+
+    Two codes (`segmentation.formats.brick_codes`). `rows` is the paper's, on a square grid; `columns` writes a few
+    columns of fine cells and joins their outlines, at a quarter of the tokens. It needs scope `box`.
 
     What the paper leaves open is decided so:
 
     - The right and bottom edges of a box are exclusive, as everywhere here. Coordinates of scope `image` run from 0 to
       `grid`, a box is `x2 - x1` cells wide, and one outside the grid is Invalid, not clamped: its rows would not fit.
-    - A run is 1 to `grid` cells long, so that a row as wide as the image is one brick (the paper's end at 63 of 64).
-    - `<row>` stands between two rows, none after the last. Every row sums to exactly the width of the grid, and there
-      are as many rows as it is high: a wrong brick spoils its own row and shifts no other.
-    - Two bricks of a kind may follow each other; `encode` never writes it.
     - `<none>` alone says that nothing in the image is meant. An object without a foreground brick is Invalid: that
       nothing is there has one wording, not two.
     - White space may stand between objects and around them, not inside, but for one blank between coordinates.
@@ -71,11 +64,13 @@ class BrickFormat:
       object too small for either keeps every cell it touches. Up to pixels: `resize`.
 
     Args:
-        grid: cells a side; 64 for scope `image`, 24 for scope `box` unless given.
+        grid: cells a side, with `columns` cells down a column; 64, but 24 for rows of scope `box`, unless given.
         scope: `image` or `box`.
+        code: `rows` or `columns`.
+        columns: how many columns `encode` writes, at most 64 (code `columns`); `parse` reads any number.
         convention: frame of the coordinates of scope `box` (`segmentation.boxes`), or its name; `image` has its own.
         label: what `<ref>` holds: `roi` a number, roi0, roi1, ...; `phrase` the expression; `none` leaves the tag out.
-        resize: `bilinear` (> 0.5), or `nearest`, both down and up, as published.
+        resize: `bilinear` (> 0.5), or `nearest`, both down and up, as published (code `rows`).
         max_instances: a text with more objects is Invalid: what a reader spends on one completion is bounded.
     """
 
@@ -83,25 +78,34 @@ class BrickFormat:
         self,
         grid: int | None = None,
         scope: Literal["image", "box"] = "image",
+        code: Literal["rows", "columns"] = "rows",
+        columns: int = 16,
         convention: Convention | str = "relative1000",
         label: Label = "roi",
         resize: Resize = "bilinear",
         max_instances: int = 64,
     ) -> None:
-        if scope not in ("image", "box"):
-            raise ValueError(f"format.scope={scope!r} is not a scope; there are image, box.")
-        if label not in _REFS:
-            raise ValueError(f"format.label={label!r} is not a label; there are {', '.join(_REFS)}.")
-        if grid is not None and grid < 1:
-            raise ValueError(f"format.grid={grid}: a grid has at least one cell.")
-        self.grid = grid or (64 if scope == "image" else 24)
+        for name, value, known in (
+            ("scope", scope, ("image", "box")),
+            ("code", code, ("rows", "columns")),
+            ("label", label, tuple(_REFS)),
+        ):
+            if value not in known:
+                raise ValueError(f"format.{name}={value!r} is not a {name}; there are {', '.join(known)}.")
+        if min(1 if grid is None else grid, columns) < 1:
+            raise ValueError(f"format.grid={grid}, format.columns={columns}: a grid has at least one cell.")
+        if columns > MOST_COLUMNS:
+            raise ValueError(f"format.columns={columns} is more than {MOST_COLUMNS}.")
+        if code == "columns" and (scope == "image" or resize == "nearest"):
+            raise ValueError(f"format.code=columns needs scope=box, resize=bilinear, not {scope}, {resize}.")
+        self.grid = grid or (24 if scope == "box" and code == "rows" else 64)
         self.scope, self.label, self.max_instances = scope, label, max_instances
-        self.resize: Resize = resize
+        self.columns = columns if code == "columns" else self.grid
         self.convention = Relative(self.grid) if scope == "image" else named_convention(convention)
-        runs = range(1, self.grid + 1)
-        tags = ("<ref>", "</ref>", "<box>", "</box>", "<seg>", "</seg>", "<row>", "<none>")
-        self.new_tokens = (*tags, *(f"<fg{n}>" for n in runs), *(f"<bg{n}>" for n in runs))
-        self._cells = {"row": _ROW, **{f"fg{n}": b"\1" * n for n in runs}, **{f"bg{n}": b"\0" * n for n in runs}}
+        self.code: BrickCode = (
+            ColumnCode(self.grid) if code == "columns" else RowCode(self.grid, resize, area=scope == "box")
+        )
+        self.new_tokens = ("<ref>", "</ref>", "<box>", "</box>", "<seg>", "</seg>", "<none>", *self.code.tokens)
         self._header = Pieces(
             ("", SPACE),
             _REFS[label],
@@ -131,9 +135,8 @@ class BrickFormat:
         height, width = sample.height, sample.width
         coordinates = to_frame(masks.box(target.mask) or target.box, height, width, self.convention)
         rows, columns = self._shape(coordinates)
-        how = "area" if self.scope == "box" and self.resize == "bilinear" else "nearest"
         box = from_frame(coordinates, height, width, self.convention)
-        bricks = self.write_grid(encode_grid(masks.decode(target.mask), box, rows, columns, how))
+        bricks = self.code.write(self.code.sample(masks.decode(target.mask), box, rows, columns))
         ref = {"roi": f"<ref>roi{number}</ref>", "phrase": f"<ref>{plain(sample.expression)}</ref>", "none": ""}
         x1, y1, x2, y2 = coordinates
         return f"{ref[self.label]}<box>[[{x1} {y1} {x2} {y2}]]</box><seg>{bricks}</seg>"
@@ -141,7 +144,7 @@ class BrickFormat:
     def _shape(self, coordinates: tuple[int, ...]) -> tuple[int, int]:
         """(rows, columns) of the cells inside a box written in the model's frame."""
         x1, y1, x2, y2 = coordinates
-        return (y2 - y1, x2 - x1) if self.scope == "image" else (self.grid, self.grid)
+        return (y2 - y1, x2 - x1) if self.scope == "image" else (self.grid, self.columns)
 
     def parse(self, text: str, height: int, width: int) -> Prediction:
         """What a completion says about an image of `height` x `width` original pixels; every instance has its mask."""
@@ -174,60 +177,19 @@ class BrickFormat:
         coordinates = int(x1), int(y1), int(x2), int(y2)
         if self.scope == "image" and not 0 <= min(coordinates) <= max(coordinates) <= self.grid:
             return invalid(place, f"box {coordinates} leaves the grid of {self.grid} x {self.grid} cells")
-        grid = self.read_grid(bricks, *self._shape(coordinates), at=header.end())
+        grid = self.code.read(bricks, *self._shape(coordinates), at=header.end())
         if isinstance(grid, Invalid):
             return grid
-        return Instance(box, decode_grid(grid, box, height, width, self.resize), label[0] if label else None)
-
-    def write_grid(self, grid: np.ndarray) -> str:
-        """The bricks of a grid of cells `bool (rows, columns)`."""
-        return "<row>".join(
-            "".join(f"<{'fg' if filled else 'bg'}{len(list(run))}>" for filled, run in groupby(row))
-            for row in grid.tolist()
-        )
-
-    def read_grid(self, bricks: str, rows: int, columns: int, at: int = 0) -> np.ndarray | Invalid:
-        """The grid `uint8 (rows, columns)` that `write_grid` wrote; `at` is where the bricks start in their text."""
-        # One byte a cell, one mark a <row>: right if and only if a mark, and no other, follows each `columns` cells. An
-        # unknown name becomes two marks, that is an empty row, which no grid has.
-        cells = b"".join([self._cells.get(name, 2 * _ROW) for name in bricks[1:-1].split("><")])
-        marks = cells[columns :: columns + 1]
-        complete = len(cells) == rows * (columns + 1) - 1 and marks == _ROW * cells.count(_ROW)
-        if not (complete and bricks.startswith("<") and bricks.endswith(">")):
-            return self._fault(bricks, rows, columns, at)
-        if b"\1" not in cells:
-            return invalid(at, "no cell is foreground: an answer without an object is <none>")
-        return np.frombuffer(cells + _ROW, np.uint8).reshape(rows, columns + 1)[:, :columns]
-
-    def _fault(self, bricks: str, rows: int, columns: int, at: int) -> Invalid:
-        """The first rule that bricks break."""
-        read = row = filled = 0
-        while read < len(bricks) or not bricks:
-            token = _TOKEN.match(bricks, read)
-            cells = self._cells.get(token[1]) if token else None
-            if token is None or cells is None:
-                found = bricks[read : read + 16] or "</seg>"
-                return invalid(at + read, f"expected a brick, <row> or </seg>, found {found!r}")
-            if cells == _ROW:
-                if filled != columns:
-                    break
-                row, filled = row + 1, 0
-            else:
-                filled += len(cells)
-            read = token.end()
-        if filled != columns:
-            return invalid(at + read, f"row {row} is {filled} cells wide, not {columns}")
-        return invalid(at + read, f"the grid has {row + 1} of {rows} rows")
+        return Instance(box, self.code.draw(grid, box, height, width), label[0] if label else None)
 
     def regex(self, max_instances: int) -> str:
         """What `encode` can write, for structured decoding, but for three things that must be counted.
 
-        Rows need not sum to the width of the grid, scope `image` does not tie the number of rows to the box, and a box
+        Runs need not sum to the size of the grid, scope `image` does not tie the number of rows to the box, and a box
         may be inside out: an expression that remembers these has millions of states.
         """
         number = up_to(self.convention.units if isinstance(self.convention, Relative) else 9999)
         ref = {"roi": "<ref>roi[0-9]{1,3}</ref>", "phrase": r'<ref>[^<>"\\\x00-\x1f]*</ref>', "none": ""}[self.label]
-        row = f"(?:<(?:fg|bg)(?:{'|'.join(map(str, range(1, self.grid + 1)))})>){{1,{self.grid}}}"
-        more = f"(?:<row>{row}){{{0 if self.scope == 'image' else self.grid - 1},{self.grid - 1}}}"
-        sentence = rf"{ref}<box>\[\[{number}(?: {number}){{3}}\]\]</box><seg>{row}{more}</seg>"
+        bricks = self.code.regex((1 if self.scope == "image" else self.columns, self.columns))
+        sentence = rf"{ref}<box>\[\[{number}(?: {number}){{3}}\]\]</box><seg>{bricks}</seg>"
         return f"(?:<none>|(?:{sentence}){{1,{max_instances}}})"

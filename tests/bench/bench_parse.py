@@ -83,6 +83,7 @@ def filled_reward(form: Format, text: str, sample: Sample) -> float:
 def throughput() -> None:
     one, three = drawings(1), drawings(3)
     box, image, local = BoxFormat(), BrickFormat(), BrickFormat(scope="box")
+    columns = BrickFormat(scope="box", code="columns")
     rows = [
         ("boxes, 3 objects: parsed", box, three, lambda text, sample: read(box, text)),
         ("boxes, 3 objects: parsed and matched", box, three, lambda text, sample: box_reward(box, text, sample)),
@@ -91,6 +92,8 @@ def throughput() -> None:
         ("bricks, image 64: and scored", image, one, lambda text, sample: mask_reward(image, text, sample)),
         ("bricks, box 24: parsed and decoded", local, one, lambda text, sample: read(local, text)),
         ("bricks, box 24: and scored", local, one, lambda text, sample: mask_reward(local, text, sample)),
+        ("bricks, columns: parsed and decoded", columns, one, lambda text, sample: read(columns, text)),
+        ("bricks, columns: and scored", columns, one, lambda text, sample: mask_reward(columns, text, sample)),
     ]
     for name, form, samples, work in rows:
         texts = [form.encode(sample) for sample in samples]
