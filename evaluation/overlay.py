@@ -129,9 +129,9 @@ def _answer(sample: Sample, prediction: Prediction) -> Panel:
     match prediction:
         case Invalid(reason):
             return Panel(f"invalid: {reason}", BAD, PREDICTED, stamp="invalid")
-        case Found(instances):
+        case Found():
             caption = score if sample.targets else f"false alarm, {score}"
-            return Panel(caption, ink, PREDICTED, mask, tuple(instance.box for instance in instances))
+            return Panel(caption, ink, PREDICTED, mask, prediction.boxes)
         case _:
             return Panel("correct" if not sample.targets else f"missed, {score}", ink, PREDICTED, stamp="no target")
 

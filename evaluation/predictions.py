@@ -125,7 +125,8 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def _to_row(record: Record) -> dict[str, Any]:
-    instances = record.prediction.instances if isinstance(record.prediction, Found) else ()
+    said = record.prediction
+    instances, boxes = (said.instances, said.boxes) if isinstance(said, Found) else ((), ())
     return {
         "id": record.id,
         "dataset": record.dataset,
@@ -135,9 +136,10 @@ def _to_row(record: Record) -> dict[str, Any]:
         "tokens": record.tokens,
         "state": state(record.prediction),
         "reason": record.prediction.reason if isinstance(record.prediction, Invalid) else None,
-        "boxes": [list(instance.box) for instance in instances],
+        "boxes": [list(box) for box in boxes],
         "labels": _some([instance.label for instance in instances]),
         "scores": _some([instance.score for instance in instances]),
+        "points": _some([instance.point for instance in instances]),
         "mask": record.mask,
         # The mask of a single instance is the union; written once.
         "masks": _some([instance.mask for instance in instances]) if len(instances) > 1 else None,
@@ -173,7 +175,8 @@ def _prediction(row: dict[str, Any], mask: RLE | None) -> Prediction:
         case "found", n if n > 0:
             masks = [mask] if n == 1 else [_rle(one) for one in _per_box(row, "masks", n)]
             labels, scores = _per_box(row, "labels", n), _per_box(row, "scores", n)
-            return Found(tuple(Instance(*one) for one in zip(boxes, masks, labels, scores, strict=True)))
+            points = [point and _point(point) for point in _per_box(row, "points", n)]
+            return Found(tuple(Instance(*one) for one in zip(boxes, masks, labels, scores, points, strict=True)))
         case name, n:
             raise ValueError(f"state {name!r} with {n} boxes is no prediction")
 
@@ -194,12 +197,21 @@ def _per_box(row: dict[str, Any], key: str, n: int) -> list:
 
 
 def _box(edges: Any) -> Box:
-    if not isinstance(edges, list) or len(edges) != 4 or not all(isinstance(edge, int | float) for edge in edges):
-        raise ValueError(f"a box is four numbers, not {edges!r}")
-    if not all(math.isfinite(edge) for edge in edges):
-        raise ValueError(f"box {edges!r} is not finite")
-    x1, y1, x2, y2 = map(float, edges)
+    x1, y1, x2, y2 = _numbers("box", 4, edges)
     return x1, y1, x2, y2
+
+
+def _point(position: Any) -> tuple[float, float]:
+    x, y = _numbers("point", 2, position)
+    return x, y
+
+
+def _numbers(name: str, count: int, values: Any) -> list[float]:
+    if not isinstance(values, list) or len(values) != count or not all(isinstance(n, int | float) for n in values):
+        raise ValueError(f"a {name} is {count} numbers, not {values!r}")
+    if not all(math.isfinite(n) for n in values):
+        raise ValueError(f"{name} {values!r} is not finite")
+    return [float(n) for n in values]
 
 
 def _rle(value: Any) -> RLE | None:

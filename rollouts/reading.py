@@ -17,13 +17,16 @@ class Decoder(Protocol):
 
 
 def read(text: str, truncated: bool, sample: Sample, format: Format, decoder: Decoder | None) -> Prediction:
-    """What a completion says about its sample. One that was cut off before its end says nothing (`Invalid`).
+    """What a completion says about its sample.
+
+    One that was cut off before its end says nothing (`Invalid`), even where the format would read it: the policy had
+    not finished. A format that keeps prefixes reads it.
 
     Args:
         text: the completion with its special tokens, without the token that ends it.
         truncated: whether that token is missing.
     """
-    if truncated:
+    if truncated and format.on_broken == "invalid":
         return Invalid(f"cut off at character {len(text)}, before the end of the text")
     prediction = format.parse(text, sample.height, sample.width)
     return decoder.fill(prediction, sample.height, sample.width) if decoder else prediction

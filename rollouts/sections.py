@@ -12,14 +12,21 @@ from peft import LoraConfig
 import configs
 from rollouts.policy import LANGUAGE_LINEARS, Processor, convention
 from segmentation.data.check import Opened, check
-from segmentation.formats import Format
+from segmentation.formats import Format, Reasoning
 from segmentation.sample import Sample
 
 
 def make_format(section: Mapping[str, Any], model_type: str, processor: Processor) -> Format:
-    """The format in the policy's own frame of coordinates, unless the section names another."""
-    given = {} if section.get("convention") else {"convention": convention(model_type, processor)}
-    return configs.instantiate(section, where="format", **given)
+    """The format in the policy's own frame of coordinates, unless the section names another; within thoughts if asked.
+
+    A section without `convention` is of a format that writes no coordinates, or has a frame of its own.
+    """
+    values = configs.plain(section)
+    thoughts = values.pop("reasoning", False)
+    own = "convention" in values and values["convention"] is None
+    given = {"convention": convention(model_type, processor)} if own else {}
+    format = configs.instantiate(values, where="format", **given)
+    return Reasoning(format) if thoughts else format
 
 
 def make_samples(section: Mapping[str, Any], where: str = "data") -> Sequence[Sample]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from PIL import Image
 from pycocotools import mask as pycocotools_mask
+from scipy.ndimage import distance_transform_edt
 
 Resize = Literal["nearest", "bilinear"]
 
@@ -120,6 +121,18 @@ def box(rle: RLE) -> tuple[float, float, float, float] | None:
         return None
     x, y, width, height = coco.toBbox(rle).tolist()
     return x, y, x + width, y + height
+
+
+def deepest(rle: RLE) -> tuple[float, float] | None:
+    """The centre of the foreground pixel that is farthest from any background, None if there is no foreground.
+
+    Beyond the image all is background. Of several, the first from top to bottom, then from left to right.
+    """
+    mask = np.pad(decode(rle), 1)
+    if not mask.any():
+        return None
+    y, x = np.unravel_index(np.argmax(np.asarray(distance_transform_edt(mask))), mask.shape)
+    return float(x) - 0.5, float(y) - 0.5
 
 
 def iou_matrix(first: Sequence[RLE], second: Sequence[RLE]) -> np.ndarray:

@@ -97,8 +97,7 @@ def box_score(sample: Sample, prediction: Prediction) -> float | None:
         return None
     if not isinstance(prediction, Found):
         return 0.0
-    boxes = [instance.box for instance in prediction.instances]
-    return matched_mean(iou_matrix(boxes, [target.box for target in sample.targets]))
+    return matched_mean(iou_matrix(prediction.boxes, [target.box for target in sample.targets]))
 
 
 class Score(NamedTuple):

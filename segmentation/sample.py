@@ -60,12 +60,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One predicted object. `mask` is None until a decoder has made it, or where boxes are all that is predicted."""
+    """One predicted object.
 
-    box: Box
+    `box` is None where the text says none (a segmentation token), until a decoder has made the mask. `mask` is None
+    until then, or where boxes are all that is predicted. `point` is a position `(x, y)` on the object, where the format
+    has one.
+    """
+
+    box: Box | None
     mask: RLE | None = None
     label: str | None = None
     score: float | None = None
+    point: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,18 @@ class Found:
     def __post_init__(self) -> None:
         if not self.instances:
             raise ValueError("Found needs at least one instance; an answer that names none is NoTarget().")
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The boxes of all instances.
+
+        Raises:
+            ValueError: one has none: the text was a segmentation token, and no decoder has made its mask.
+        """
+        boxes = tuple(instance.box for instance in self.instances if instance.box is not None)
+        if len(boxes) < len(self.instances):
+            raise ValueError("an instance has no box: its text is a segmentation token, which needs a trained decoder.")
+        return boxes
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ def test_round_trip_to_half_a_unit(convention, label, size):
     assert isinstance(found, Found)
     frame_height, frame_width = form.convention.size(height, width)
     slack = np.array([width / frame_width, height / frame_height] * 2) / 2 + 1e-9
-    for instance, box in zip(found.instances, boxes, strict=True):
-        assert (np.abs(np.subtract(instance.box, box)) <= slack).all()
+    for instance, read, box in zip(found.instances, found.boxes, boxes, strict=True):
+        assert (np.abs(np.subtract(read, box)) <= slack).all()
         assert instance.mask is None
         assert instance.label == ("the dog" if label else None)
     assert re.fullmatch(form.regex(2), text)
@@ -230,3 +230,51 @@ def test_filled_box_leaves_the_rest_alone():
     made = Found((Instance((1.0, 1.0, 2.0, 2.0), mask),))
     for prediction in (made, NoTarget(), Invalid("at character 0: no")):
         assert FilledBox().fill(prediction, 8, 9) == prediction
+
+
+def ring(radius: float) -> Target:
+    y, x = np.mgrid[:H, :W]
+    away = np.hypot(y - 200, x - 300)
+    rle = masks.encode((away < radius) & ((away > radius / 2) | (y < 200)))
+    return Target(masks.box(rle) or (0.0, 0.0, 1.0, 1.0), rle)
+
+
+@pytest.mark.parametrize("convention", ["relative1000", "resized_pixels"])
+def test_a_point_lies_on_its_object(convention):
+    form = BoxFormat(convention, point=True)
+    drawn = Sample("s", Image.new("RGB", (1, 1)), H, W, "the ring", (ring(80),))
+    text = form.encode(drawn)
+    assert re.fullmatch(form.regex(1), text)
+    prediction = form.parse(text, H, W)
+    assert isinstance(prediction, Found)
+    (instance,) = prediction.instances
+    assert instance.point
+    assert drawn.mask
+    x, y = instance.point
+    assert masks.decode(drawn.mask)[int(y), int(x)]
+    assert isinstance(BoxFormat(convention).parse(text, H, W), Invalid)
+    assert isinstance(form.parse(BoxFormat(convention).encode(drawn), H, W), Invalid)
+    with pytest.raises(ValueError, match="sample s: a point needs a mask"):
+        form.encode(sample((0.0, 0.0, 3.0, 3.0)))
+
+
+def test_mask_tokens():
+    form = BoxFormat(label=True, mask_token=True)
+    text = form.encode(sample((64.0, 48.0, 128.0, 96.0)))
+    assert text == (
+        '[{"bbox_2d": [100, 100, 200, 200], "label": "the dog", "mask": "<mask_start><mask_token><mask_end>"}]'
+    )
+    assert form.new_tokens == ("<mask_start>", "<mask_token>", "<mask_end>")
+    assert re.fullmatch(form.regex(1), text)
+    assert isinstance(form.parse(text, H, W), Found)
+    assert isinstance(form.parse(text.replace("<mask_token>", "<mask_token>" * 2), H, W), Invalid)
+    assert isinstance(BoxFormat(label=True).parse(text, H, W), Invalid)
+
+
+def test_a_prefix_keeps_the_objects_before_the_break():
+    text = '[{"bbox_2d": [1, 2, 30, 40]}, {"bbox_2d": [5, 6'
+    assert isinstance(BoxFormat().parse(text, H, W), Invalid)
+    kept = BoxFormat(on_broken="prefix").parse(text, H, W)
+    assert isinstance(kept, Found)
+    assert len(kept.boxes) == 1
+    assert isinstance(BoxFormat(on_broken="prefix").parse(text[:10], H, W), Invalid)

@@ -106,6 +106,7 @@ FORMATS = [
     BrickFormat(resize="nearest"),
     BrickFormat(scope="box", resize="nearest"),
     COLUMNS,
+    BrickFormat(code="wrapped"),
     BrickFormat(16, scope="box", code="columns", columns=8, convention="resized_pixels", label="none"),
 ]
 
@@ -309,12 +310,12 @@ def test_too_many_objects_are_invalid():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scope": "row"}, "format.scope='row' is not a scope; there are image, box"),
-        ({"label": "name"}, "format.label='name' is not a label; there are roi, phrase, none"),
+        ({"scope": "row"}, "format.scope='row' is not one of image, box."),
+        ({"label": "name"}, "format.label='name' is not one of roi, phrase, none."),
         ({"grid": 0}, "format.grid=0, format.columns=16: a grid has at least one cell"),
         ({"columns": 0}, "format.grid=None, format.columns=0: a grid has at least one cell"),
         ({"columns": 65}, "format.columns=65 is more than 64"),
-        ({"code": "runs"}, "format.code='runs' is not a code; there are rows, columns"),
+        ({"code": "runs"}, "format.code='runs' is not one of rows, wrapped, columns."),
         ({"code": "columns"}, "format.code=columns needs scope=box, resize=bilinear, not image, bilinear"),
         ({"code": "columns", "scope": "box", "resize": "nearest"}, "not box, nearest"),
         ({"scope": "box", "convention": "bins"}, "format.convention='bins' is not a convention"),
@@ -343,3 +344,25 @@ def test_structured_decoding_accepts_the_regex(form):
     for drawn in (sample(), sample(ellipse(200, 150, 120, 90))):
         assert xgrammar.GrammarMatcher(compiled).accept_string(form.encode(drawn))
     assert not xgrammar.GrammarMatcher(compiled).accept_string("<seg>")
+
+
+def test_a_prefix_keeps_the_objects_before_the_break():
+    assert len(found(BrickFormat(on_broken="prefix"), one() + one()[:-9])) == 1
+    assert isinstance(BrickFormat().parse(one() + one()[:-9], H, W), Invalid)
+    assert isinstance(BrickFormat(on_broken="prefix").parse(one()[:-9], H, W), Invalid)
+
+
+def test_wrapped_runs_go_on_over_the_ends_of_rows():
+    mask = np.zeros((H, W), bool)
+    mask[75:90, 120:150] = True
+    mask[75:82, 120:130] = False
+    form = BrickFormat(code="wrapped")
+    text = form.encode(sample(mask))
+    assert text == "<ref>roi0</ref><box>[[12 10 15 12]]</box><seg><bg1><fg5></seg>"
+    assert found(form, text)[0].mask == found(BrickFormat(), BrickFormat().encode(sample(mask)))[0].mask
+    long = form.encode(sample(np.ones((H, W), bool)))
+    assert long.endswith("<seg>" + "<fg64>" * 64 + "</seg>")
+    for bricks, rule in (("<fg5>", "the bricks are 5 cells, not 2 x 3"), ("<fg3><row><fg3>", "a brick")):
+        prediction = form.parse(one(bricks=bricks), H, W)
+        assert isinstance(prediction, Invalid)
+        assert rule in prediction.reason

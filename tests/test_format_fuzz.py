@@ -1,6 +1,7 @@
 """Whatever the text, parsing gives one of the three states, raises nothing, and takes time linear in its length."""
 
 import random
+import re
 import time
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segmentation import masks
-from segmentation.formats import BoxFormat, BrickFormat
+from segmentation.formats import BoxFormat, BrickFormat, DescriptorFormat, Format, Reasoning, SegTokenFormat
 from segmentation.sample import Found, Invalid, NoTarget, Prediction, Sample, Target
 
 H, W = 48, 64
@@ -19,6 +20,16 @@ FORMATS = {
     "box, resized pixels, label": BoxFormat("resized_pixels", label=True),
     "bricks, image": BrickFormat(16),
     "bricks, box": BrickFormat(6, scope="box", label="phrase"),
+    "box, point": BoxFormat(point=True, on_broken="prefix"),
+    "box, mask token": BoxFormat(label=True, mask_token=True),
+    "bricks, prefix": BrickFormat(16, on_broken="prefix"),
+    "bricks, wrapped": BrickFormat(6, scope="box", code="wrapped"),
+    "descriptors": DescriptorFormat(8),
+    "descriptors, image": DescriptorFormat(8, rle="image", on_broken="prefix"),
+    "descriptors, none": DescriptorFormat(8, rle="none", labels="target"),
+    "seg token": SegTokenFormat(),
+    "thoughts and boxes": Reasoning(BoxFormat(on_broken="prefix")),
+    "thoughts and columns": Reasoning(BrickFormat(9, scope="box", code="columns", columns=5)),
     "bricks, columns": BrickFormat(9, scope="box", code="columns", columns=5, label="none"),
 }
 FRAGMENTS = [
@@ -27,8 +38,29 @@ FRAGMENTS = [
     *("<ref>roi0</ref>", "<ref>", "</ref>", "<box>[[", "]]</box>", "<seg>", "</seg>", "<row>", "<none>"),
     *("<fg1>", "<bg1>", "<fg6>", "<fg16>", "<bg16>", "<fg17>", "<fg0>", "<fg\u0661>", "0 0 16 16"),
     *("<col>", "<col0>", "<col5>", "<col9>", "<bg7>", "<bg8>", "<fg9>"),
-    *("</think>", "<|im_end|>", "<|image_pad|>"),
+    *(
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "It is [SEG].",
+        "[REJ]",
+        "others *8",
+        "| ",
+        " *",
+        "\n ",
+        "dog *3",
+    ),
+    *('"point_2d": [1, 2]', '"mask": "<mask_start><mask_token><mask_end>"', "<|im_end|>", "<|image_pad|>"),
 ]
+
+
+NOTHING = re.compile(  # all that may say "no target", loosely
+    r"\s*(<think>.*</think>\s*<answer>)?\s*"
+    r"((```json)?\s*\[\s*\]\s*(```)?|<none>|It is \[REJ\]\.|<seg>(\s|others|[0-9]|\*|\|)*</seg>)"
+    r"\s*(</answer>)?\s*",
+    re.DOTALL,
+)
 
 
 def drawings(seed: int, count: int) -> list[Sample]:
@@ -41,26 +73,29 @@ def drawings(seed: int, count: int) -> list[Sample]:
         for _ in range(number % 5):
             y, x, radius = rng.uniform(0, H), rng.uniform(0, W), rng.uniform(3, 25)
             rle = masks.encode((rows - y) ** 2 + (columns - x) ** 2 < radius**2)
-            targets.append(Target(masks.box(rle) or (0.0, 0.0, 1.0, 1.0), rle))
+            targets.append(Target(masks.box(rle) or (0.0, 0.0, 1.0, 1.0), rle, rng.choice(["dog", "red car"])))
         samples.append(Sample(str(number), Image.new("RGB", (1, 1)), H, W, "the red dog", tuple(targets)))
     return samples
 
 
-def check(form: BoxFormat | BrickFormat, text: str) -> Prediction:
+def check(form: Format, text: str) -> Prediction:
     prediction = form.parse(text, H, W)
     match prediction:
         case Found(instances):
-            assert 0 < len(instances) <= form.max_instances
+            assert 0 < len(instances) <= 64
             for instance in instances:
-                x1, y1, x2, y2 = instance.box
+                if isinstance(form, SegTokenFormat):
+                    assert instance.box is None
+                    continue
+                x1, y1, x2, y2 = instance.box or (0, 0, 0, 0)
                 assert 0 <= x1 < x2 <= W
                 assert 0 <= y1 < y2 <= H
-                if isinstance(form, BrickFormat):
+                if isinstance(form, BrickFormat | DescriptorFormat):
                     assert instance.mask is not None
                     assert instance.mask["size"] == [H, W]
                     assert masks.area(instance.mask) <= H * W
         case NoTarget():
-            assert text.strip(" \t\r\n`jsno<e>[]") == ""
+            assert NOTHING.fullmatch(text)
         case Invalid(reason):
             assert reason.startswith("at character ")
     return prediction
@@ -109,11 +144,11 @@ def test_the_regex_breaks_only_rules_that_count(name, data):
     prediction = check(form, data.draw(st.from_regex(form.regex(2), fullmatch=True)))
     if isinstance(prediction, Invalid):
         counting = (
-            "is inside out",
-            "lies outside",
+            "inside out",
+            "outside",
             "leaves the grid",
             "cells wide",
-            "cells high",
+            "cells, not",
             "the grid has",
             "no cell is",
         )
@@ -138,6 +173,15 @@ LONG = {
     "open bricks": "<ref>roi0</ref><box>[[0 0 16 16]]</box><seg>" + "<fg16><row>" * (MILLION // 11),
     "bricks": "<ref>roi0</ref><box>[[0 0 16 16]]</box><seg>" + "<fg16>" * (MILLION // 6) + "</seg>",
     "rows": "<ref>roi0</ref><box>[[0 0 16 16]]</box><seg>" + "<fg16><row>" * (MILLION // 11) + "</seg>",
+    "descriptors": "<seg>" + "others *8\n " * (MILLION // 11) + "</seg>",
+    "runs": "<seg>" + "others *1| " * (MILLION // 11) + "</seg>",
+    "one label": "<seg>" + "a" * MILLION + " *8</seg>",
+    "stars": "<seg>" + "*" * MILLION,
+    "bars": "<seg>" + "|" * MILLION,
+    "thoughts": "<think>" + "a" * MILLION + "</think><answer>[]</answer>",
+    "thinks": "<think>" * (MILLION // 7),
+    "thought and blanks": "<think></think>" + " " * MILLION + "x",
+    "open answer": "<think></think><answer>" + "[" * MILLION,
     "columns": "<box>[[0 0 9 9]]</box><seg>" + "<col0><fg9>" * (MILLION // 11) + "</seg>",
     "gaps": "<box>[[0 0 9 9]]</box><seg><col0><fg9>" + "<bg1><fg1>" * (MILLION // 10) + "</seg>",
     "open columns": "<box>[[0 0 9 9]]</box><seg>" + "<col0><fg9>" * (MILLION // 11) + "<col0",

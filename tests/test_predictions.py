@@ -137,7 +137,7 @@ def test_the_sound_line_is_read(tmp_path: Path):
         (spoil(state="found", boxes=[]), "state 'found' with 0 boxes"),
         (spoil(state="no_target"), "state 'no_target' with 2 boxes"),
         (spoil(state="invalid", boxes=[]), "'reason' is None"),
-        (spoil(boxes=[[0, 0, 4]]), "four numbers"),
+        (spoil(boxes=[[0, 0, 4]]), "a box is 4 numbers"),
         (spoil(boxes=[[0, 0, 4, float("nan")]]), "not finite"),
         (spoil(masks=[None]), "one value for each of 2 boxes"),
         (spoil(mask=[1, 2]), "a mask is"),

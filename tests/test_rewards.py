@@ -24,7 +24,7 @@ def box(x1: float, y1: float, x2: float, y2: float) -> Instance:
 
 
 def sample(*instances: Instance) -> Sample:
-    targets = tuple(Target(instance.box, instance.mask) for instance in instances)
+    targets = tuple(Target(instance.box, instance.mask) for instance in instances if instance.box)
     return Sample("s", Image.new("RGB", (SIZE, SIZE)), SIZE, SIZE, "it", targets)
 
 

@@ -12,12 +12,16 @@ class FilledBox:
     """Fills each box: every pixel whose centre lies inside is foreground."""
 
     def fill(self, prediction: Prediction, height: int, width: int) -> Prediction:
-        """`prediction` with the masks that are missing, in an image of `height` x `width` pixels."""
+        """`prediction` with the masks that are missing, in an image of `height` x `width` pixels.
+
+        Raises:
+            ValueError: an instance has no box, as with segmentation tokens: they need a trained decoder.
+        """
         if not isinstance(prediction, Found):
             return prediction
         return Found(
             tuple(
-                instance if instance.mask else replace(instance, mask=from_box(instance.box, height, width))
-                for instance in prediction.instances
+                instance if instance.mask else replace(instance, mask=from_box(box, height, width))
+                for instance, box in zip(prediction.instances, prediction.boxes, strict=True)
             )
         )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from segmentation.boxes import Box, Convention, Relative, ResizedPixels, from_frame
-from segmentation.sample import Invalid, Prediction, Sample, Target
+from segmentation.sample import Found, Instance, Invalid, Prediction, Sample, Target
+
+OnBroken = Literal["invalid", "prefix"]
 
 SPACE = r"[ \t\r\n]*+"  # JSON's white space
 INTEGER = r"(-?(?:0|[1-9][0-9]{0,5})(?![0-9.eE]))"  # one group
@@ -22,7 +24,16 @@ class Format(Protocol):
     mixed: `NoTarget` is the format's own wording for "nothing is meant" and no other text; a text that is not a
     sentence of the format is `Invalid`, with the place and the rule broken; `Found` holds every object of a text that
     is valid to its last character.
+
+    `on_broken` is the one exception. A format made with `on_broken="prefix"` keeps what stood before the break, if that
+    is at least one whole object, as a lenient reader would. It is for looking at what a stricter reading costs: paid in
+    training, it would teach to stop half-way.
     """
+
+    @property
+    def on_broken(self) -> OnBroken:
+        """What a text that breaks half-way is: `invalid`, or its `prefix`."""
+        ...
 
     @property
     def new_tokens(self) -> tuple[str, ...]:
@@ -79,6 +90,22 @@ def unexpected(expected: str, text: str, at: int) -> Invalid:
     return invalid(at, f"expected {expected}, found {repr(text[at : at + 16]) if at < len(text) else 'the end'}")
 
 
+def salvaged(instances: Sequence[Instance], broken: Invalid, on_broken: OnBroken) -> Prediction:
+    """What is left of a text that broke after some objects: nothing, or those."""
+    return Found(tuple(instances)) if on_broken == "prefix" and instances else broken
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> str:
+    """The value of the option `format.name`.
+
+    Raises:
+        ValueError: it is none of the known ones.
+    """
+    if value not in known:
+        raise ValueError(f"format.{name}={value!r} is not one of {', '.join(known)}.")
+    return value
+
+
 def read_box(numbers: Sequence[str], at: int, height: int, width: int, convention: Convention) -> Box | Invalid:
     """The box of four integers written in the model's frame, in original pixels and clamped to the image.
 
@@ -93,6 +120,13 @@ def read_box(numbers: Sequence[str], at: int, height: int, width: int, conventio
         frame_height, frame_width = convention.size(height, width)
         return invalid(at, f"box {written} lies outside the frame, {frame_width} wide and {frame_height} high")
     return box
+
+
+def read_point(numbers: Sequence[str], height: int, width: int, convention: Convention) -> tuple[float, float]:
+    """The middle of the unit of the model's frame that two integers name, in original pixels, clamped to the image."""
+    x, y = map(int, numbers)
+    x1, y1, x2, y2 = from_frame((x, y, x + 1, y + 1), height, width, convention)
+    return (x1 + x2) / 2, (y1 + y2) / 2
 
 
 def named_convention(convention: Convention | str) -> Convention:
@@ -118,10 +152,11 @@ def left_to_right(targets: Sequence[Target]) -> list[Target]:
     return sorted(targets, key=lambda target: target.box)
 
 
-def up_to(last: int) -> str:
-    """Regex of the integers from 0 to `last`, without leading zeros."""
+def up_to(last: int, least: Literal[0, 1] = 0) -> str:
+    """Regex of the integers from `least` to `last`, without leading zeros."""
     digits = str(last)
-    choices = ["0", *("[1-9]" + "[0-9]" * more for more in range(len(digits) - 1))]  # fewer digits than `last`
+    fewer = ["[1-9]" + "[0-9]" * more for more in range(len(digits) - 1)]  # digits than `last`
+    choices = [*["0"][least:], *fewer]
     for place, digit in enumerate(digits):  # as many, smaller from `place` on
         low = 0 if place else 1
         if int(digit) > low:

@@ -123,6 +123,50 @@ class RowCode:
         return decode_grid(grid, box, height, width, self.resize)
 
 
+class WrappedCode(RowCode):
+    """`RowCode` without rows: runs go on over the ends of rows, and all of them sum to the cells of the grid.
+
+    About 40% fewer tokens, but one wrong brick shifts all that follows; Text4Seg measured the same trade (R-RLE against
+    I-RLE, arXiv 2410.09855). For comparison.
+    """
+
+    def __init__(self, longest: int, resize: Resize = "bilinear", area: bool = True) -> None:
+        super().__init__(longest, resize, area)
+        self.tokens = self.tokens[1:]
+        del self._cells["row"]
+
+    def write(self, grid: np.ndarray) -> str:
+        """The bricks of a grid of cells `bool (rows, columns)`."""
+        text = []
+        for filled, run in groupby(grid.ravel().tolist()):
+            full, rest = divmod(len(list(run)), self.longest)
+            text += [f"<{'fg' if filled else 'bg'}{n}>" for n in [self.longest] * full + [rest] * (rest > 0)]
+        return "".join(text)
+
+    def read(self, text: str, rows: int, columns: int, at: int = 0) -> np.ndarray | Invalid:
+        """The grid `uint8 (rows, columns)` that `write` wrote; `at` is where the bricks start in their text."""
+        known = [self._cells.get(name) for name in text[1:-1].split("><")]
+        if None in known or not (text.startswith("<") and text.endswith(">")):
+            return self._unknown(text, at)
+        cells = b"".join(filter(None, known))
+        if len(cells) != rows * columns:
+            return invalid(at, f"the bricks are {len(cells)} cells, not {rows} x {columns}")
+        if b"\1" not in cells:
+            return invalid(at, _EMPTY)
+        return np.frombuffer(cells, np.uint8).reshape(rows, columns)
+
+    def _unknown(self, text: str, at: int) -> Invalid:
+        read = 0
+        while (token := _TOKEN.match(text, read)) and token[1] in self._cells:
+            read = token.end()
+        return _no_brick("a brick", text, read, at)
+
+    def regex(self, lines: tuple[int, int]) -> str:
+        """Any runs."""
+        most = lines[1] * self.longest
+        return f"(?:<(?:fg|bg){_numbers(range(1, self.longest + 1))}>){{1,{most}}}"
+
+
 class ColumnCode:
     """Few columns of many cells, and between two columns the outline goes straight.
 

@@ -9,7 +9,7 @@ in *bricks*, tokens that stand for a run: `<fg3>` is three cells of foreground, 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, get_args
 
 from segmentation import masks
 from segmentation.boxes import Convention, Relative, from_frame, to_frame
@@ -17,16 +17,19 @@ from segmentation.formats.base import (
     INTEGER,
     LABEL,
     SPACE,
+    OnBroken,
     Pieces,
     invalid,
     left_to_right,
     named_convention,
+    one_of,
     plain,
     read_box,
+    salvaged,
     unexpected,
     up_to,
 )
-from segmentation.formats.brick_codes import MOST_COLUMNS, BrickCode, ColumnCode, RowCode
+from segmentation.formats.brick_codes import MOST_COLUMNS, BrickCode, ColumnCode, RowCode, WrappedCode
 from segmentation.masks import Resize
 from segmentation.sample import Found, Instance, Invalid, NoTarget, Prediction, Sample, Target
 
@@ -48,8 +51,9 @@ class BrickFormat:
     bricks tell the cells inside the box. `box` spends its cells where the object is: coordinates are in the model's own
     frame and the grid is stretched over the box, which is shorter and, on small objects, far better.
 
-    Two codes (`segmentation.formats.brick_codes`). `rows` is the paper's, on a square grid; `columns` writes a few
-    columns of fine cells and joins their outlines, at a quarter of the tokens. It needs scope `box`.
+    Three codes (`segmentation.formats.brick_codes`). `rows` is the paper's, on a square grid; `wrapped` lets runs go on
+    over the ends of rows, for comparison; `columns` writes a few columns of fine cells and joins their outlines, at a
+    quarter of the paper's tokens. It needs scope `box`.
 
     What the paper leaves open is decided so:
 
@@ -66,11 +70,12 @@ class BrickFormat:
     Args:
         grid: cells a side, with `columns` cells down a column; 64, but 24 for rows of scope `box`, unless given.
         scope: `image` or `box`.
-        code: `rows` or `columns`.
+        code: `rows`, `wrapped` or `columns`.
         columns: how many columns `encode` writes, at most 64 (code `columns`); `parse` reads any number.
         convention: frame of the coordinates of scope `box` (`segmentation.boxes`), or its name; `image` has its own.
         label: what `<ref>` holds: `roi` a number, roi0, roi1, ...; `phrase` the expression; `none` leaves the tag out.
         resize: `bilinear` (> 0.5), or `nearest`, both down and up, as published (code `rows`).
+        on_broken: `invalid`, or `prefix` to keep the objects before the break (`segmentation.formats.base.Format`).
         max_instances: a text with more objects is Invalid: what a reader spends on one completion is bounded.
     """
 
@@ -78,33 +83,33 @@ class BrickFormat:
         self,
         grid: int | None = None,
         scope: Literal["image", "box"] = "image",
-        code: Literal["rows", "columns"] = "rows",
+        code: Literal["rows", "wrapped", "columns"] = "rows",
         columns: int = 16,
         convention: Convention | str = "relative1000",
         label: Label = "roi",
         resize: Resize = "bilinear",
+        on_broken: OnBroken = "invalid",
         max_instances: int = 64,
     ) -> None:
-        for name, value, known in (
-            ("scope", scope, ("image", "box")),
-            ("code", code, ("rows", "columns")),
-            ("label", label, tuple(_REFS)),
-        ):
-            if value not in known:
-                raise ValueError(f"format.{name}={value!r} is not a {name}; there are {', '.join(known)}.")
+        one_of("scope", scope, ("image", "box"))
+        one_of("code", code, ("rows", "wrapped", "columns"))
+        one_of("label", label, tuple(_REFS))
+        one_of("on_broken", on_broken, get_args(OnBroken))
         if min(1 if grid is None else grid, columns) < 1:
             raise ValueError(f"format.grid={grid}, format.columns={columns}: a grid has at least one cell.")
         if columns > MOST_COLUMNS:
             raise ValueError(f"format.columns={columns} is more than {MOST_COLUMNS}.")
         if code == "columns" and (scope == "image" or resize == "nearest"):
             raise ValueError(f"format.code=columns needs scope=box, resize=bilinear, not {scope}, {resize}.")
-        self.grid = grid or (24 if scope == "box" and code == "rows" else 64)
+        self.grid = grid or (24 if scope == "box" and code != "columns" else 64)
         self.scope, self.label, self.max_instances = scope, label, max_instances
         self.columns = columns if code == "columns" else self.grid
         self.convention = Relative(self.grid) if scope == "image" else named_convention(convention)
+        rows = WrappedCode if code == "wrapped" else RowCode
         self.code: BrickCode = (
-            ColumnCode(self.grid) if code == "columns" else RowCode(self.grid, resize, area=scope == "box")
+            ColumnCode(self.grid) if code == "columns" else rows(self.grid, resize, area=scope == "box")
         )
+        self.on_broken: OnBroken = on_broken
         self.new_tokens = ("<ref>", "</ref>", "<box>", "</box>", "<seg>", "</seg>", "<none>", *self.code.tokens)
         self._header = Pieces(
             ("", SPACE),
@@ -155,18 +160,23 @@ class BrickFormat:
         while at < end or not instances:
             if len(instances) == self.max_instances:
                 return invalid(at, f"more than {self.max_instances} objects")
-            header = self._header.match(text, at)
-            if header is None:
-                return self._header.missing(text, at)
-            closing = text.find("</seg>", header.end())
-            if closing < 0:
-                return unexpected("a </seg> further on", text, header.end())
-            instance = self._instance(header, text[header.end() : closing], height, width)
-            if isinstance(instance, Invalid):
-                return instance
+            sentence = self._read(text, at, height, width)
+            if isinstance(sentence, Invalid):
+                return salvaged(instances, sentence, self.on_broken)
+            at, instance = sentence
             instances.append(instance)
-            at = closing + len("</seg>")
         return Found(tuple(instances))
+
+    def _read(self, text: str, at: int, height: int, width: int) -> tuple[int, Instance] | Invalid:
+        """Where the sentence that begins at `at` ends, and its object."""
+        header = self._header.match(text, at)
+        if header is None:
+            return self._header.missing(text, at)
+        closing = text.find("</seg>", header.end())
+        if closing < 0:
+            return unexpected("a </seg> further on", text, header.end())
+        instance = self._instance(header, text[header.end() : closing], height, width)
+        return instance if isinstance(instance, Invalid) else (closing + len("</seg>"), instance)
 
     def _instance(self, header: re.Match[str], bricks: str, height: int, width: int) -> Instance | Invalid:
         *label, x1, y1, x2, y2 = header.groups()

@@ -62,8 +62,7 @@ def read(form: Format, text: str) -> Found:
 
 
 def box_reward(form: Format, text: str, sample: Sample) -> float:
-    predicted = [instance.box for instance in read(form, text).instances]
-    return matched_mean(boxes.iou_matrix(predicted, [target.box for target in sample.targets]))
+    return matched_mean(boxes.iou_matrix(read(form, text).boxes, [target.box for target in sample.targets]))
 
 
 def mask_reward(form: Format, text: str, sample: Sample) -> float:
