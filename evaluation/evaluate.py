@@ -42,6 +42,8 @@ def main(cfg: DictConfig) -> None:
     state = PartialState()
     if cfg.engine not in ENGINES:
         raise configs.unknown("engine", cfg.engine, ENGINES)
+    if cfg.structured and cfg.engine != "vllm":
+        raise configs.ConfigError(f"structured={cfg.structured} is vLLM's: choose engine=vllm, or structured=0.")
     if cfg.engine == "vllm":
         require_vllm()
         prepare_vllm()
@@ -59,10 +61,11 @@ def main(cfg: DictConfig) -> None:
     mine = [samples[index] for index in range(state.process_index, len(samples), state.num_processes)]
     part = output / f"predictions-{state.process_index}-of-{state.num_processes}.jsonl"
     run = {"checkpoint": str(cfg.model.path), **{k: configs.plain(cfg[k]) for k in ("format", "benchmark", "decoder")}}
-    with PredictionWriter(part, run | {"max_tokens": cfg.max_tokens}) as writer:
+    with PredictionWriter(part, run | {k: cfg[k] for k in ("max_tokens", "structured")}) as writer:
         todo = [sample for sample in mine if sample.id not in writer.finished]
         if todo:
-            engine = ENGINES[cfg.engine](cfg.model.path, processor, cfg.model.dtype)
+            options = {"regex": format.regex(cfg.structured)} if cfg.structured else {}
+            engine = ENGINES[cfg.engine](cfg.model.path, processor, cfg.model.dtype, **options)
             answer(engine, todo, format, decoder, writer, cfg, quiet=not state.is_main_process)
     state.wait_for_everyone()
     if state.is_main_process:

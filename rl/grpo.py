@@ -48,13 +48,16 @@ def main(cfg: DictConfig) -> None:
     samples = make_training_samples(cfg.data)
     # A sampled image token would break the forward pass of training; only vLLM must be told (R1-V#91).
     banned = {"logit_bias": dict.fromkeys(image_token_ids(cfg.model.path), -100.0)}
+    rollouts = configs.plain(cfg.rollouts)
+    structured = rollouts.pop("structured", 0)
     arguments = configs.build(
         GRPOConfig,
-        {**cfg.trainer, **cfg.rollouts},
+        {**cfg.trainer, **rollouts},
         where="trainer",
         output_dir=cfg.output_dir,
         seed=cfg.seed,
         reward_weights=weights,
+        vllm_structured_outputs_regex=format.regex(structured) if structured else None,
         generation_kwargs=banned if cfg.rollouts.use_vllm else None,
         **training_arguments(),
     )

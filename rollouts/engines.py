@@ -78,15 +78,27 @@ class TransformersEngine:
 
 
 class VLLMEngine:
-    """vLLM in this process, with the processor that lies in the policy's folder."""
+    """vLLM in this process, with the processor that lies in the policy's folder.
+
+    Args:
+        regex: the language that texts are kept in (`Format.regex`), None for none. A token that would leave it is not
+            offered, so that what is greedy is greedy among the rest.
+    """
 
     def __init__(
-        self, path: str | Path, processor: Processor, dtype: Any = "auto", max_length: int = 2048, **options: Any
+        self,
+        path: str | Path,
+        processor: Processor,
+        dtype: Any = "auto",
+        max_length: int = 2048,
+        regex: str | None = None,
+        **options: Any,
     ) -> None:
         require_vllm()
         from vllm import LLM
 
         self.processor = processor
+        self.regex = regex
         self.llm: Any = LLM(
             model=str(path), dtype=dtype, max_model_len=max_length, logprobs_mode="processed_logprobs", **options
         )
@@ -97,6 +109,7 @@ class VLLMEngine:
         self, chats: Sequence[Chat], images: Sequence[Image.Image], max_tokens: int, logps: bool = False
     ) -> list[Completion]:
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
 
         texts = self.processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True)
         ids = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]  # image tokens not yet expanded
@@ -110,6 +123,7 @@ class VLLMEngine:
             logprobs=0 if logps else None,
             logit_bias=dict.fromkeys(self._banned, -100.0),
             detokenize=False,
+            structured_outputs=StructuredOutputsParams(regex=self.regex) if self.regex else None,
         )
         completions = []
         for output in self.llm.generate(prompts, sampling_params=sampling, use_tqdm=False):

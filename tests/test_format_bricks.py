@@ -255,7 +255,7 @@ def columns(bricks: str) -> str:
         ("<col><col1>^<fg5>", "expected a brick, <col> or </seg>, found '<fg5>'"),
         ("<col>^<col4><fg1>", "expected a brick, <col> or </seg>, found '<col4><fg1>'"),
         ("<col>^<col01><fg1>", "expected a brick, <col> or </seg>, found '<col01><fg1>'"),
-        ("^" + 65 * "<col1><fg3>", "65 columns are more than 64"),
+        ("^" + 129 * "<col1><fg3>", "129 columns are more than 128"),
         ("^<col><col>", "no cell is foreground: an answer without an object is <none>"),
     ],
 )

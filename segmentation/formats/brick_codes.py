@@ -21,7 +21,7 @@ from segmentation.sample import Invalid
 
 _TOKEN = re.compile(r"<([a-z]+[0-9]*)>")
 _MARK = b"\2"  # the mark of <row> or <col> among the cells, which are 0 and 1
-MOST_COLUMNS = 64  # of one object: what a reader spends on it is bounded
+MOST_COLUMNS = 64  # that are written for one object; twice as many are read, and no more: what it costs is bounded
 _EMPTY = "no cell is foreground: an answer without an object is <none>"
 
 
@@ -225,8 +225,8 @@ class ColumnCode:
         if b"\1" not in cells:
             return invalid(at, _EMPTY)
         lines = cells.split(_MARK)[1:]  # nothing stands before the first mark
-        if len(lines) > MOST_COLUMNS:
-            return invalid(at, f"{len(lines)} columns are more than {MOST_COLUMNS}")
+        if len(lines) > 2 * MOST_COLUMNS:
+            return invalid(at, f"{len(lines)} columns are more than {2 * MOST_COLUMNS}")
         filled = b"".join([line[:rows].ljust(rows, b"\0") for line in lines])
         return np.frombuffer(filled, np.uint8).reshape(len(lines), rows).T
 
@@ -250,11 +250,12 @@ class ColumnCode:
         raise AssertionError(f"a column matches its pieces and not its pattern: {text[read : read + 64]!r}")
 
     def regex(self, lines: tuple[int, int]) -> str:
-        """Columns of any runs."""
+        """Columns of any runs, at least one of them not empty; up to twice `lines`, which reading does not mind."""
         runs, gaps = _numbers(range(1, self.cells + 1)), _numbers(range(1, max(2, self.cells - 1)))
         more = f"(?:<bg{gaps}><fg{runs}>){{0,{(self.cells - 1) // 2}}}"
-        column = f"<col(?:{_numbers(range(self.cells))}><fg{runs}>{more}|>)"
-        return f"(?:{column}){{{lines[0]},{lines[1]}}}"
+        filled = f"<col{_numbers(range(self.cells))}><fg{runs}>{more}"
+        more_lines = lines[1] - 1
+        return f"(?:<col>){{0,{more_lines}}}{filled}(?:{filled}|<col>){{0,{more_lines}}}"
 
     def sample(self, mask: np.ndarray, box: Box, rows: int, columns: int) -> np.ndarray:
         """Half of a cell's area."""

@@ -71,7 +71,7 @@ class BrickFormat:
         grid: cells a side, with `columns` cells down a column; 64, but 24 for rows of scope `box`, unless given.
         scope: `image` or `box`.
         code: `rows`, `wrapped` or `columns`.
-        columns: how many columns `encode` writes, at most 64 (code `columns`); `parse` reads any number.
+        columns: how many columns `encode` writes, at most 64 (code `columns`); `parse` reads up to 128.
         convention: frame of the coordinates of scope `box` (`segmentation.boxes`), or its name; `image` has its own.
         label: what `<ref>` holds: `roi` a number, roi0, roi1, ...; `phrase` the expression; `none` leaves the tag out.
         resize: `bilinear` (> 0.5), or `nearest`, both down and up, as published (code `rows`).

@@ -205,7 +205,7 @@ class DescriptorFormat:
 
     def regex(self, max_instances: int) -> str:
         """What `encode` can write, for structured decoding; that a row sums to `grid` must be counted."""
-        label = r"[^|*<>\"\\\x00-\x1f ](?:[^|*<>\"\\\x00-\x1f]*[^|*<>\"\\\x00-\x1f ])?"
+        label = r"[^|*<>\"\\\x00-\x1f ](?:[^|*<>\"\\\x00-\x1f]{0,62}[^|*<>\"\\\x00-\x1f ])?"
         if self.rle == "none":
             row = rf"{label}(?:\| {label}){{{self.grid - 1}}}"
         else:

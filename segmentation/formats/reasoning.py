@@ -102,5 +102,5 @@ class Reasoning:
         return Invalid(_PLACE.sub(lambda place: f"at character {int(place[1]) + at}", answer.reason))
 
     def regex(self, max_instances: int) -> str:
-        """What `encode` can write, with any thought free of `<`."""
-        return rf"<think>[^<]*</think><answer>{self.format.regex(max_instances)}</answer>"
+        """What `encode` can write, with any thought of at most 1,000 characters, free of `<`."""
+        return rf"<think>[^<]{{0,1000}}</think><answer>{self.format.regex(max_instances)}</answer>"
