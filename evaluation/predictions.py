@@ -126,7 +126,7 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def _to_row(record: Record) -> dict[str, Any]:
     said = record.prediction
-    instances, boxes = (said.instances, said.boxes) if isinstance(said, Found) else ((), ())
+    instances = said.instances if isinstance(said, Found) else ()
     return {
         "id": record.id,
         "dataset": record.dataset,
@@ -136,7 +136,7 @@ def _to_row(record: Record) -> dict[str, Any]:
         "tokens": record.tokens,
         "state": state(record.prediction),
         "reason": record.prediction.reason if isinstance(record.prediction, Invalid) else None,
-        "boxes": [list(box) for box in boxes],
+        "boxes": [instance.box and list(instance.box) for instance in instances],
         "labels": _some([instance.label for instance in instances]),
         "scores": _some([instance.score for instance in instances]),
         "points": _some([instance.point for instance in instances]),
@@ -166,7 +166,7 @@ def _from_row(row: dict[str, Any]) -> Record:
 
 
 def _prediction(row: dict[str, Any], mask: RLE | None) -> Prediction:
-    boxes = [_box(box) for box in _get(row, "boxes", list)]
+    boxes = [None if box is None else _box(box) for box in _get(row, "boxes", list)]  # None: a segmentation token
     match _get(row, "state", str), len(boxes):
         case "invalid", 0:
             return Invalid(_get(row, "reason", str))

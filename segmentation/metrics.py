@@ -11,7 +11,8 @@
 | T_acc | share of samples with targets that are answered `Found`; ReLA's T-acc, where no answer can be invalid |
 
 All are fractions; a figure over no sample at all is None, and so is every mask figure once a sample has no mask to be
-scored (a `Found` that no decoder has painted, or box-only data): a mean of the rest would be of a chosen part.
+scored (a `Found` that no decoder has painted, or box-only data): a mean of the rest would be of a chosen part. Box
+figures are None likewise, where an answer has segmentation tokens and no decoder has made boxes of them.
 
 **Three states.** An `Invalid` answer scores IoU 0 and its ground truth joins the union; it is wrong in N_acc and in
 T_acc. It is never taken for a no-target.
@@ -92,6 +93,9 @@ def box_score(sample: Sample, prediction: Prediction) -> float | None:
     """Sum of the IoU of Hungarian-matched boxes over max(predicted, annotated), 0..1.
 
     0 for `NoTarget` and `Invalid`; None if the sample has no target, where boxes say nothing.
+
+    Raises:
+        ValueError: an instance has no box (`Found.boxes`).
     """
     if not sample.targets:
         return None
@@ -121,7 +125,10 @@ PROTOCOLS: dict[str, Callable[[str, Overlap], Score]] = {"lisa": lisa}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one sample scored. `iou` and its pixels are None without a mask, `box_iou` where nothing is meant."""
+    """What one sample scored.
+
+    `iou` and its pixels are None without a mask, `box_iou` where nothing is meant or no box is known.
+    """
 
     id: str
     state: str
@@ -198,7 +205,7 @@ class Evaluator:
             iou=iou,
             intersection=intersection,
             union=union,
-            box_iou=box_score(sample, prediction),
+            box_iou=box_score(sample, prediction) if _has_boxes(prediction) else None,
             tokens=tokens,
         )
         self._rows[sample.id] = row
@@ -218,7 +225,7 @@ class Evaluator:
             "cIoU": _ratio([(row.intersection, row.union) for row in rows]),
             "gIoU": _mean([row.iou for row in rows]),
             **{f"Pr@{t}": _mean([None if iou is None else iou >= t for iou in ious]) for t in THRESHOLDS},
-            "Acc@0.5": _mean([row.box_iou is not None and row.box_iou > 0.5 for row in with_target]),
+            "Acc@0.5": _mean([None if row.box_iou is None else row.box_iou > 0.5 for row in with_target]),
             "box_iou": _mean([row.box_iou for row in with_target]),
             "N_acc": _mean([row.state == "no_target" for row in without_target]),
             "T_acc": _mean([row.state == "found" for row in with_target]),
@@ -231,6 +238,10 @@ class Evaluator:
             "ignore": self.ignore,
             "empty_pixels": self.empty_pixels,
         }
+
+
+def _has_boxes(prediction: Prediction) -> bool:
+    return not isinstance(prediction, Found) or all(instance.box is not None for instance in prediction.instances)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

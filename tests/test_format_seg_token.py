@@ -5,9 +5,10 @@ import re
 import pytest
 from PIL import Image
 
+from evaluation.predictions import PredictionWriter, Record, read_predictions
 from segmentation.decoders import FilledBox
 from segmentation.formats import SegTokenFormat
-from segmentation.metrics import box_score
+from segmentation.metrics import Evaluator, box_score
 from segmentation.sample import Found, Invalid, NoTarget, Sample, Target
 
 FORM = SegTokenFormat()
@@ -69,3 +70,19 @@ def test_without_a_decoder_there_is_no_box_and_every_use_of_one_says_so():
         box_score(sample(SEEN), prediction)
     with pytest.raises(ValueError, match="needs a trained decoder"):
         FilledBox().fill(prediction, 8, 8)
+
+
+def test_states_are_scored_without_a_decoder_and_boxes_are_not():
+    evaluator = Evaluator()
+    evaluator.add(sample(SEEN), FORM.parse("It is [SEG].", 8, 8), None)
+    result = evaluator.result()
+    assert result["T_acc"] == 1
+    assert result["box_iou"] is result["Acc@0.5"] is result["gIoU"] is None
+
+
+def test_predictions_without_boxes_are_saved_and_read(tmp_path):
+    prediction = FORM.parse("It is [SEG].", 8, 8)
+    with PredictionWriter(tmp_path / "predictions.jsonl", {}) as writer:
+        writer.write(Record.of(sample(SEEN), prediction, "It is [SEG].", 4))
+    (record,) = read_predictions(tmp_path / "predictions.jsonl")
+    assert record.prediction == prediction
