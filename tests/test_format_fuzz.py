@@ -2,6 +2,7 @@
 
 import random
 import re
+import resource
 import time
 
 import numpy as np
@@ -121,12 +122,25 @@ def mutated(text: str, other: str, rng: random.Random) -> str:
     return text
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_50_000_mutations_of_valid_texts(name):
+def mutate(name: str, count: int) -> set[type]:
     form, rng = FORMATS[name], random.Random(name)
     texts = [form.encode(sample) for sample in drawings(0, 60)]
-    states = {type(check(form, mutated(rng.choice(texts), rng.choice(texts), rng))) for _ in range(50_000)}
-    assert states == {Found, NoTarget, Invalid}
+    return {type(check(form, mutated(rng.choice(texts), rng.choice(texts), rng))) for _ in range(count)}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_mutations_of_valid_texts(name):
+    assert mutate(name, 15_000) == {Found, NoTarget, Invalid}  # 210,000 over all formats
+
+
+@pytest.mark.slow
+def test_a_million_mutations_and_memory_stays_flat():
+    for name in FORMATS:
+        mutate(name, 5_000)  # whatever is cached is cached
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name in FORMATS:
+        mutate(name, 1_000_000 // len(FORMATS) + 1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 20_000  # kilobytes
 
 
 @pytest.mark.parametrize("name", FORMATS)
