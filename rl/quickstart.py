@@ -33,6 +33,10 @@ FORMATS = {
     "box": ["format=box"],
     "bricks": ["format=bricks_box", "format.columns=8", "format.grid=16", "format.label=none"],
 }
+GRPO = {  # what suits the length of the texts: configs/trainer/grpo.yaml says why
+    "box": [],
+    "bricks": ["trainer.temperature=0.4", "rewards.no_target.weight=1.6"],
+}
 WARM_STEPS = {"box": 120, "bricks": 200}  # until at least 95% of the texts are valid
 COLUMNS = {
     "cIoU": "cIoU",
@@ -71,7 +75,13 @@ def main() -> None:
     policies = {"before": warm / "policy", "after": tuned / "policy"}
     fresh = [f"seed={args.seed}", f"data.seed={args.seed + 1000}"]  # scenes the warm start has not read
     seconds["grpo"] = launch(
-        "rl/grpo.py", f"model.path={policies['before']}", *said, *fresh, f"output_dir={tuned}", *args.grpo
+        "rl/grpo.py",
+        f"model.path={policies['before']}",
+        *said,
+        *fresh,
+        *GRPO[args.format],
+        f"output_dir={tuned}",
+        *args.grpo,
     )
     if args.control:
         policies["control"] = args.output / "control" / "policy"
