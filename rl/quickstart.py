@@ -35,7 +35,7 @@ FORMATS = {
 }
 GRPO = {  # what suits the length of the texts: configs/trainer/grpo.yaml says why
     "box": [],
-    "bricks": ["trainer.temperature=0.4", "rewards.no_target.weight=1.6"],
+    "bricks": ["trainer.temperature=0.4", "rewards.no_target.weight=2"],
 }
 WARM_STEPS = {"box": 120, "bricks": 200}  # until at least 95% of the texts are valid
 COLUMNS = {
