@@ -2,6 +2,7 @@
 
     python rl/quickstart.py --format box --seed 0 --output outputs/quickstart
     python rl/quickstart.py --format bricks --control      # beside GRPO, the warm start goes on for as long as it took
+    python rl/quickstart.py --grpo trainer=grpo_long --output outputs/long     # killed: the same, with --resume
 
 Each step is an ordinary entry point with its ordinary config, printed before it runs.
 """
@@ -61,38 +62,50 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"))
     parser.add_argument("--control", action="store_true", help="also continue the warm start, for GRPO's time")
     parser.add_argument("--grpo", nargs="*", default=[], metavar="KEY=VALUE", help="more overrides for rl/grpo.py")
+    parser.add_argument("--resume", action="store_true", help="go on with what a killed run left in --output")
     args = parser.parse_args()
-    if args.output.exists():
+    if args.output.exists() and not args.resume:
         shutil.rmtree(args.output)
-    said = FORMATS[args.format]
-    warm, tuned = args.output / "warm_start", args.output / "grpo"
-    stream = [f"seed={args.seed}", f"data.seed={args.seed}"]
-    seconds = {}
-    steps = WARM_STEPS[args.format]
-    seconds["warm_start"] = launch(
-        "sft/warm_start.py", *said, *stream, f"trainer.max_steps={steps}", f"output_dir={warm}"
-    )
+    steps = Steps(args.output, ["resume=true"] if args.resume else [])
+    said, warm, tuned = FORMATS[args.format], args.output / "warm_start", args.output / "grpo"
     policies = {"before": warm / "policy", "after": tuned / "policy"}
+    stream = [f"seed={args.seed}", f"data.seed={args.seed}"]
     fresh = [f"seed={args.seed}", f"data.seed={args.seed + 1000}"]  # scenes the warm start has not read
-    seconds["grpo"] = launch(
-        "rl/grpo.py",
-        f"model.path={policies['before']}",
-        *said,
-        *fresh,
-        *GRPO[args.format],
-        f"output_dir={tuned}",
-        *args.grpo,
-    )
+    length = WARM_STEPS[args.format]
+    steps.train("warm_start", "sft/warm_start.py", *said, *stream, f"trainer.max_steps={length}", f"output_dir={warm}")
+    start = f"model.path={policies['before']}"
+    steps.train("grpo", "rl/grpo.py", start, *said, *fresh, *GRPO[args.format], f"output_dir={tuned}", *args.grpo)
     if args.control:
         policies["control"] = args.output / "control" / "policy"
-        more = round(steps * seconds["grpo"] / seconds["warm_start"])
-        where = [f"model.path={policies['before']}", f"output_dir={args.output / 'control'}"]
-        seconds["control"] = launch("sft/warm_start.py", *said, *fresh, *where, f"trainer.max_steps={more}")
+        more = round(length * steps.seconds["grpo"] / steps.seconds["warm_start"])
+        where = [start, f"output_dir={args.output / 'control'}", f"trainer.max_steps={more}"]
+        steps.train("control", "sft/warm_start.py", *said, *fresh, *where)
     for name, policy in policies.items():
         where = [f"model.path={policy}", f"output_dir={args.output / 'evaluation' / name}", "overlays=0"]
         held_out = ["benchmark=scenes_testA", f"benchmark.length={HELD_OUT}"]
-        seconds[f"evaluate_{name}"] = launch("evaluation/evaluate.py", *said, *where, *held_out)
-    compare(args.output, policies, seconds)
+        steps.run(f"evaluate_{name}", "evaluation/evaluate.py", *said, *where, *held_out)
+    compare(args.output, policies, steps.seconds)
+
+
+class Steps:
+    """Runs each step once: one that an earlier, killed run finished is not done again.
+
+    `seconds` holds what each took; of a training that was killed and went on, what it took since.
+    """
+
+    def __init__(self, output: Path, resume: list[str]) -> None:
+        self._file, self._resume = output / "seconds.json", resume
+        self.seconds: dict[str, float] = json.loads(self._file.read_text()) if self._file.exists() else {}
+
+    def train(self, name: str, script: str, *overrides: str) -> None:
+        """A step that leaves checkpoints, and goes on from them."""
+        self.run(name, script, *overrides, *self._resume)
+
+    def run(self, name: str, script: str, *overrides: str) -> None:
+        """A step, unless it is done."""
+        if name not in self.seconds:
+            self.seconds[name] = launch(script, *overrides)
+            self._file.write_text(json.dumps(self.seconds), encoding="utf-8")
 
 
 def launch(script: str, *overrides: str) -> float:

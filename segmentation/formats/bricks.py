@@ -62,7 +62,7 @@ class BrickFormat:
     - `<none>` alone says that nothing in the image is meant. An object without a foreground brick is Invalid: that
       nothing is there has one wording, not two.
     - White space may stand between objects and around them, not inside, but for one blank between coordinates.
-    - A text that breaks any of this is Invalid as a whole, with the place and the rule; nothing of it is salvaged.
+    - A text that breaks any of this is Invalid as a whole, with the place and the rule; see `on_broken`.
     - The box written is the one around the mask. A mask without a pixel is written as its filled box.
     - Down to cells, scope `image` takes the pixel under the cell's centre and scope `box` half of the cell's area; an
       object too small for either keeps every cell it touches. Up to pixels: `resize`.
