@@ -30,7 +30,7 @@ FORMATS: dict[str, Format] = {
     "descriptors, image": DescriptorFormat(4, rle="image"),
     "descriptors, none": DescriptorFormat(2, rle="none"),
     "seg token": SegTokenFormat(),
-    "thoughts": Reasoning(SegTokenFormat()),
+    "thoughts": Reasoning(SegTokenFormat(), longest=200),
 }
 SAMPLES, TOKENS = 8, 400
 

@@ -47,10 +47,11 @@ class Reasoning:
 
     Args:
         format: the format of the answer.
+        longest: characters that `regex` lets a thought have; `parse` takes any number.
     """
 
-    def __init__(self, format: Format) -> None:
-        self.format = format
+    def __init__(self, format: Format, longest: int = 1000) -> None:
+        self.format, self.longest = format, longest
         self.new_tokens = format.new_tokens
         self.on_broken: OnBroken = format.on_broken
 
@@ -102,5 +103,5 @@ class Reasoning:
         return Invalid(_PLACE.sub(lambda place: f"at character {int(place[1]) + at}", answer.reason))
 
     def regex(self, max_instances: int) -> str:
-        """What `encode` can write, with any thought of at most 1,000 characters, free of `<`."""
-        return rf"<think>[^<]{{0,1000}}</think><answer>{self.format.regex(max_instances)}</answer>"
+        """What `encode` can write, with any thought of at most `longest` characters, free of `<`."""
+        return rf"<think>[^<]{{0,{self.longest}}}</think><answer>{self.format.regex(max_instances)}</answer>"
