@@ -38,7 +38,7 @@ GRPO = {  # what suits the length of the texts: configs/trainer/grpo.yaml says w
     "box": [],
     "bricks": ["trainer.temperature=0.4", "rewards.no_target.weight=2"],
 }
-WARM_STEPS = {"box": 120, "bricks": 200}  # until at least 95% of the texts are valid
+WARM_STEPS = {"box": 120, "bricks": 300}  # until at least 95% of the texts are valid
 COLUMNS = {
     "cIoU": "cIoU",
     "gIoU": "gIoU",
