@@ -26,10 +26,11 @@ from evaluation.score import score_file, write_metrics
 from rollouts.device import prepare_vllm, use_all_cores
 from rollouts.engines import ENGINES, Engine, require_vllm
 from rollouts.policy import check_tokens, family, image_frame, load_processor
-from rollouts.reading import Decoder, read
+from rollouts.reading import read
 from rollouts.rows import chat, picture
 from rollouts.sections import make_decoder, make_format, make_samples
 from segmentation.data.check import check
+from segmentation.decoders import Decoder
 from segmentation.formats import Format
 from segmentation.metrics import Evaluator
 from segmentation.sample import BrokenImage, Invalid, Sample

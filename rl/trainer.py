@@ -11,8 +11,9 @@ import trl.trainer.grpo_trainer as trl_grpo
 from accelerate.utils import gather
 from trl import GRPOTrainer
 
-from rollouts.reading import Decoder, read
+from rollouts.reading import read
 from rollouts.vllm_engine import TrainingEngine
+from segmentation.decoders import Decoder
 from segmentation.formats import Format
 from segmentation.sample import Prediction, Sample, prediction_mask, state
 

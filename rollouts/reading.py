@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from segmentation.decoders import Decoder
 from segmentation.formats import Format
 from segmentation.sample import Invalid, Prediction, Sample
-
-
-class Decoder(Protocol):
-    """Fills in the masks that a format's text leaves out (`segmentation.decoders`)."""
-
-    def fill(self, prediction: Prediction, height: int, width: int) -> Prediction:
-        """`prediction` with a mask for every instance, in an image of `height` x `width` pixels."""
-        ...
 
 
 def read(text: str, truncated: bool, sample: Sample, format: Format, decoder: Decoder | None) -> Prediction:

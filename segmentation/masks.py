@@ -9,7 +9,6 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from PIL import Image
 from pycocotools import mask as pycocotools_mask
-from scipy.ndimage import distance_transform_edt
 
 Resize = Literal["nearest", "bilinear"]
 
@@ -128,6 +127,8 @@ def deepest(rle: RLE) -> tuple[float, float] | None:
 
     Beyond the image all is background. Of several, the first from top to bottom, then from left to right.
     """
+    from scipy.ndimage import distance_transform_edt  # here: it would take two thirds of this module's import time
+
     mask = np.pad(decode(rle), 1)
     if not mask.any():
         return None

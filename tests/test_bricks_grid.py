@@ -9,10 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from segmentation import masks
+from segmentation.boxes import Box
 from segmentation.decoders import decode_columns, decode_grid, encode_grid
 from segmentation.formats.brick_codes import ColumnCode, RowCode
 from segmentation.sample import Invalid
 
+HEIGHT, WIDTH = 37, 53
+boxes = st.builds(
+    lambda x, y, width, height: (x, y, min(x + width, WIDTH), min(y + height, HEIGHT)),
+    *(st.floats(0, 30), st.floats(0, 20), st.floats(0.01, 40), st.floats(0.01, 30)),
+)
 grids = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda shape: arrays.arrays(bool, shape))
 
 
@@ -48,36 +54,36 @@ def test_a_grid_of_whole_pixels_survives_image_and_text(grid):
     np.testing.assert_array_equal(masks.decode(decode_grid(grid, box, 3 * rows, 3 * columns, "nearest")), mask)
 
 
-@given(
-    grids,
-    st.tuples(st.floats(0, 30), st.floats(0, 20), st.floats(0.01, 40), st.floats(0.01, 30)),
-)
+@given(grids, boxes)
 @settings(max_examples=300, deadline=None)
-def test_decoding_by_runs_is_decoding_by_pixels(grid, place):
-    height, width = 37, 53
-    x1, y1 = place[0], place[1]
-    x2, y2 = min(x1 + place[2], width), min(y1 + place[3], height)
+def test_decoding_by_runs_is_decoding_by_pixels(grid, corners):
     rows, columns = grid.shape
-    v = (np.arange(height) + 0.5 - y1) / (y2 - y1) * rows  # pixel centres in cells
-    u = (np.arange(width) + 0.5 - x1) / (x2 - x1) * columns
-    box = ((v >= 0) & (v < rows))[:, None] & ((u >= 0) & (u < columns))
+    v, u, box = in_cells(corners, rows, columns)
     ring = np.pad(grid, 1).astype(float)
 
     def weights(positions: np.ndarray, cells: int) -> np.ndarray:  # (pixels, cells + 2), linear between cell centres
         return np.maximum(0, 1 - np.abs(positions[:, None] - (np.arange(cells + 2) - 0.5)))
 
     values = weights(v, rows) @ ring @ weights(u, columns).T
-    got = masks.decode(decode_grid(grid, (x1, y1, x2, y2), height, width, "bilinear"))
+    got = masks.decode(decode_grid(grid, corners, HEIGHT, WIDTH, "bilinear"))
     assert not got[~box].any()
     clear = box & (np.abs(values - 0.5) > 1e-5)  # at a tie rounding decides
     np.testing.assert_array_equal(got[clear], values[clear] > 0.5)
 
-    got = masks.decode(decode_grid(grid, (x1, y1, x2, y2), height, width, "nearest"))
+    got = masks.decode(decode_grid(grid, corners, HEIGHT, WIDTH, "nearest"))
     assert not got[~box].any()
     clear = box & ((np.abs(v - np.rint(v)) > 1e-9)[:, None] & (np.abs(u - np.rint(u)) > 1e-9))
     row, column = np.clip(np.floor(v) + 1, 0, rows + 1), np.clip(np.floor(u) + 1, 0, columns + 1)
     under = ring[np.ix_(row.astype(int), column.astype(int))]
     np.testing.assert_array_equal(got[clear], under[clear] > 0)
+
+
+def in_cells(box: Box, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centres of the image's rows and columns of pixels, in cells of a grid over the box; which pixels are inside."""
+    x1, y1, x2, y2 = box
+    down = (np.arange(HEIGHT) + 0.5 - y1) / (y2 - y1) * rows
+    across = (np.arange(WIDTH) + 0.5 - x1) / (x2 - x1) * columns
+    return down, across, ((down >= 0) & (down < rows))[:, None] & ((across >= 0) & (across < columns))
 
 
 def signed_distance(column: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -88,24 +94,16 @@ def signed_distance(column: np.ndarray, at: np.ndarray) -> np.ndarray:
     return np.abs(at[:, None] - edges).min(axis=1) * np.where(filled, 1, -1)
 
 
-@given(
-    grids,
-    st.tuples(st.floats(0, 30), st.floats(0, 20), st.floats(0.01, 40), st.floats(0.01, 30)),
-)
+@given(grids, boxes)
 @settings(max_examples=300, deadline=None)
-def test_columns_are_joined_by_interpolated_distances(grid, place):
-    height, width = 37, 53
-    x1, y1 = place[0], place[1]
-    x2, y2 = min(x1 + place[2], width), min(y1 + place[3], height)
+def test_columns_are_joined_by_interpolated_distances(grid, corners):
     cells, columns = grid.shape
-    down = (np.arange(height) + 0.5 - y1) / (y2 - y1) * cells  # pixel centres in cells
-    across = (np.arange(width) + 0.5 - x1) / (x2 - x1) * columns
-    box = ((down >= 0) & (down < cells))[:, None] & ((across >= 0) & (across < columns))
+    down, across, box = in_cells(corners, cells, columns)
     distances = np.stack([signed_distance(column, down) for column in grid.T], axis=1)  # (height, columns)
     place_of = np.clip(across - 0.5, 0, columns - 1)
     weights = np.maximum(0, 1 - np.abs(place_of[:, None] - np.arange(columns)))  # (width, columns)
     values = distances @ weights.T
-    got = masks.decode(decode_columns(grid, (x1, y1, x2, y2), height, width))
+    got = masks.decode(decode_columns(grid, corners, HEIGHT, WIDTH))
     assert not got[~box].any()
     clear = box & (np.abs(values) > 1e-6)  # at a tie rounding decides
     np.testing.assert_array_equal(got[clear], values[clear] > 0)

@@ -12,6 +12,7 @@ from segmentation.decoders import FilledBox
 from segmentation.formats import BoxFormat
 from segmentation.formats.base import Pieces, up_to
 from segmentation.sample import Found, Instance, Invalid, NoTarget, Sample, Target
+from tests.broken_texts import assert_broken
 
 H, W = 480, 640
 
@@ -138,10 +139,7 @@ def box(numbers: str) -> str:
     ],
 )
 def test_the_rest_is_invalid_and_says_where_and_why(marked, rule):
-    place, text = marked.index("^"), marked.replace("^", "")
-    prediction = BoxFormat().parse(text, H, W)
-    assert isinstance(prediction, Invalid)
-    assert prediction.reason.startswith(f"at character {place}: {rule}")
+    assert_broken(BoxFormat(), marked, rule, H, W)
 
 
 def test_reasons_stay_short():

@@ -10,6 +10,7 @@ from segmentation import masks
 from segmentation.decoders import BrickDecoder, FilledBox
 from segmentation.formats import BrickFormat
 from segmentation.sample import Found, Instance, Invalid, NoTarget, Sample, Target
+from tests.broken_texts import assert_broken
 
 H, W = 480, 640
 
@@ -232,10 +233,7 @@ def test_reads_no_target(text):
     ],
 )
 def test_the_rest_is_invalid_and_says_where_and_why(marked, rule):
-    place, text = marked.index("^"), marked.replace("^", "")
-    prediction = BrickFormat().parse(text, H, W)
-    assert isinstance(prediction, Invalid)
-    assert prediction.reason.startswith(f"at character {place}: {rule}")
+    assert_broken(BrickFormat(), marked, rule, H, W)
 
 
 def columns(bricks: str) -> str:
@@ -260,10 +258,8 @@ def columns(bricks: str) -> str:
     ],
 )
 def test_broken_columns_say_where_and_why(marked, rule):
-    place, text = columns(marked).index("^"), columns(marked).replace("^", "")
-    prediction = BrickFormat(4, scope="box", code="columns", columns=2).parse(text, H, W)
-    assert isinstance(prediction, Invalid)
-    assert prediction.reason.startswith(f"at character {place}: {rule}")
+    form = BrickFormat(4, scope="box", code="columns", columns=2)
+    assert_broken(form, columns(marked), rule, H, W)
 
 
 def test_as_many_columns_as_are_written_share_the_box_and_a_run_ends_with_the_grid():

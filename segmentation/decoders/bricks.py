@@ -53,7 +53,7 @@ def decode_grid(grid: np.ndarray, box: Box, height: int, width: int, resize: Res
         box: in pixels, inside the image.
         height, width: size of the image in pixels.
     """
-    x1, y1, x2, y2 = box
+    x1, _, x2, _ = box
     left, right = math.ceil(x1 - 0.5), math.ceil(x2 - 0.5)  # the pixels whose centre lies inside
     rows, columns = grid.shape
     cells = np.zeros((columns + 2, rows + 2), dtype=np.float32)  # by column, as run lengths go; a ring of background
@@ -72,9 +72,19 @@ def decode_grid(grid: np.ndarray, box: Box, height: int, width: int, resize: Res
     else:
         above, below = values[column, row], values[column, row + 1]
         crossing = row - 0.5 + (0.5 - above) / (below - above)
-    pixel = np.ceil(y1 - 0.5 + crossing * ((y2 - y1) / rows))  # the first whose centre lies on or below the edge
+    return from_crossings(left + column, crossing, rows, box, height, width)
+
+
+def from_crossings(x: np.ndarray, crossing: np.ndarray, cells: int, box: Box, height: int, width: int) -> RLE:
+    """The mask whose outline the pixel columns `x (N,)` cross at `crossing (N,)`, from left to right and top to bottom.
+
+    Args:
+        crossing: cells down the box, from 0 to `cells`.
+    """
+    _, y1, _, y2 = box
+    pixel = np.ceil(y1 - 0.5 + crossing * ((y2 - y1) / cells))  # the first whose centre lies on or below the edge
     bottom = math.ceil(y2 - 0.5)  # rounding must not carry an edge past the box, and into the next column
-    return from_flips((left + column) * height + np.minimum(pixel, bottom).astype(np.int64), height, width)
+    return from_flips(x * height + np.minimum(pixel, bottom).astype(np.int64), height, width)
 
 
 class BrickDecoder:

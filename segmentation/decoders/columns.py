@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from segmentation.boxes import Box
-from segmentation.masks import RLE, empty, from_flips
+from segmentation.decoders.bricks import from_crossings
+from segmentation.masks import RLE, empty
 
 
 def decode_columns(grid: np.ndarray, box: Box, height: int, width: int) -> RLE:
@@ -26,7 +27,7 @@ def decode_columns(grid: np.ndarray, box: Box, height: int, width: int) -> RLE:
         box: in pixels, inside the image.
         height, width: size of the image in pixels.
     """
-    x1, y1, x2, y2 = box
+    x1, _, x2, _ = box
     if not grid.any():
         return empty(height, width)
     cells, columns = grid.shape
@@ -51,9 +52,7 @@ def decode_columns(grid: np.ndarray, box: Box, height: int, width: int) -> RLE:
     before, after = values[pixel, knot], values[pixel, knot + 1]
     low, high = knots[column[pixel], knot], knots[column[pixel], knot + 1]
     crossing = low + before / (before - after) * (high - low)
-    row = np.ceil(y1 - 0.5 + crossing * ((y2 - y1) / cells))  # the first whose centre lies on or below the edge
-    bottom = math.ceil(y2 - 0.5)  # rounding must not carry an edge past the box, and into the next column
-    return from_flips((left + pixel) * height + np.minimum(row, bottom).astype(np.int64), height, width)
+    return from_crossings(left + pixel, crossing, cells, box, height, width)
 
 
 def _edges(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

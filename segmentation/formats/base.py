@@ -11,7 +11,8 @@ from segmentation.sample import Found, Instance, Invalid, Prediction, Sample, Ta
 
 OnBroken = Literal["invalid", "prefix"]
 
-SPACE = r"[ \t\r\n]*+"  # JSON's white space
+BLANKS = " \t\r\n"  # JSON's white space
+SPACE = f"[{BLANKS}]*+"
 INTEGER = r"(-?(?:0|[1-9][0-9]{0,5})(?![0-9.eE]))"  # one group
 LABEL = r'([^<>"\\\x00-\x1f]*+)'  # one group: free text that can close neither a tag nor a JSON string
 

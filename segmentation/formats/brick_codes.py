@@ -72,10 +72,7 @@ class RowCode:
 
     def write(self, grid: np.ndarray) -> str:
         """The bricks of a grid of cells `bool (rows, columns)`."""
-        return "<row>".join(
-            "".join(f"<{'fg' if filled else 'bg'}{len(list(run))}>" for filled, run in groupby(row))
-            for row in grid.tolist()
-        )
+        return "<row>".join("".join(_brick(*run) for run in _runs(row)) for row in grid.tolist())
 
     def read(self, text: str, rows: int, columns: int, at: int = 0) -> np.ndarray | Invalid:
         """The grid `uint8 (rows, columns)` that `write` wrote; `at` is where the bricks start in their text."""
@@ -138,17 +135,16 @@ class WrappedCode(RowCode):
     def write(self, grid: np.ndarray) -> str:
         """The bricks of a grid of cells `bool (rows, columns)`."""
         text = []
-        for filled, run in groupby(grid.ravel().tolist()):
-            full, rest = divmod(len(list(run)), self.longest)
-            text += [f"<{'fg' if filled else 'bg'}{n}>" for n in [self.longest] * full + [rest] * (rest > 0)]
+        for filled, length in _runs(grid.ravel().tolist()):
+            full, rest = divmod(length, self.longest)
+            text += [_brick(filled, n) for n in [self.longest] * full + [rest] * (rest > 0)]
         return "".join(text)
 
     def read(self, text: str, rows: int, columns: int, at: int = 0) -> np.ndarray | Invalid:
         """The grid `uint8 (rows, columns)` that `write` wrote; `at` is where the bricks start in their text."""
-        known = [self._cells.get(name) for name in text[1:-1].split("><")]
-        if None in known or not (text.startswith("<") and text.endswith(">")):
+        cells = _joined(text, self._cells) if text.startswith("<") and text.endswith(">") else None
+        if cells is None:
             return self._unknown(text, at)
-        cells = b"".join(filter(None, known))
         if len(cells) != rows * columns:
             return invalid(at, f"the bricks are {len(cells)} cells, not {rows} x {columns}")
         if b"\1" not in cells:
@@ -181,7 +177,7 @@ class ColumnCode:
     grid ends there. A wrong brick spoils its own column and shifts no other.
 
     On the 67 real masks of refer_mini, 16 columns of 64 cells: 97.2 mIoU at 35 tokens, where rows over the image
-    (64 x 64) have 96.9 at 145 and 24 x 24 rows over the box 96.7 at 79 (`tests/bench/bench_bricks.py`).
+    (64 x 64) have 96.9 at 145 and 24 x 24 rows over the box 96.7 at 79 (`tests/bench/bench_formats.py`).
     """
 
     def __init__(self, cells: int) -> None:
@@ -206,22 +202,21 @@ class ColumnCode:
         return "".join(map(self._write_column, grid.T.tolist()))
 
     def _write_column(self, cells: list[bool]) -> str:
-        runs = [(filled, len(list(run))) for filled, run in groupby(cells)]
+        runs = _runs(cells)
         if not runs[-1][0]:
             runs.pop()
         if not runs:
             return "<col>"
         start = 0 if runs[0][0] else runs.pop(0)[1]
-        return f"<col{start}>" + "".join(f"<{'fg' if filled else 'bg'}{length}>" for filled, length in runs)
+        return f"<col{start}>" + "".join(_brick(*run) for run in runs)
 
     def read(self, text: str, rows: int, columns: int, at: int = 0) -> np.ndarray | Invalid:
         """The grid `uint8 (rows, columns written)`; `at` is where the bricks start in their text."""
         if not self._columns.fullmatch(text):
             return self._fault(text, at)
-        known = [self._cells.get(name) for name in text[1:-1].split("><")]
-        if None in known:
+        cells = _joined(text, self._cells)
+        if cells is None:
             return self._fault(text, at)
-        cells = b"".join(filter(None, known))
         if b"\1" not in cells:
             return invalid(at, _EMPTY)
         lines = cells.split(_MARK)[1:]  # nothing stands before the first mark
@@ -264,6 +259,20 @@ class ColumnCode:
     def draw(self, grid: np.ndarray, box: Box, height: int, width: int) -> RLE:
         """Columns joined by straight outlines."""
         return decode_columns(grid, box, height, width)
+
+
+def _runs(cells: list[bool]) -> list[tuple[bool, int]]:
+    return [(filled, len(list(run))) for filled, run in groupby(cells)]
+
+
+def _brick(filled: bool, length: int) -> str:
+    return f"<{'fg' if filled else 'bg'}{length}>"
+
+
+def _joined(text: str, cells: dict[str, bytes]) -> bytes | None:
+    """The cells of a text of tokens, None if one is unknown."""
+    known = [cells.get(name) for name in text[1:-1].split("><")]
+    return None if None in known else b"".join(filter(None, known))
 
 
 def _numbers(numbers: Sequence[int]) -> str:

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 from segmentation import masks
 from segmentation.boxes import Convention, Relative, from_frame, to_frame
 from segmentation.formats.base import (
+    BLANKS,
     INTEGER,
     LABEL,
     SPACE,
@@ -156,7 +157,7 @@ class BrickFormat:
         if _NO_TARGET.match(text):
             return NoTarget()
         instances: list[Instance] = []
-        at, end = 0, len(text.rstrip(" \t\r\n"))
+        at, end = 0, len(text.rstrip(BLANKS))
         while at < end or not instances:
             if len(instances) == self.max_instances:
                 return invalid(at, f"more than {self.max_instances} objects")

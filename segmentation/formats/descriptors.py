@@ -20,7 +20,7 @@ import numpy as np
 from segmentation import masks
 from segmentation.boxes import Box
 from segmentation.decoders.bricks import decode_grid, encode_grid
-from segmentation.formats.base import OnBroken, invalid, one_of, plain, salvaged, unexpected, up_to
+from segmentation.formats.base import BLANKS, OnBroken, invalid, one_of, plain, salvaged, unexpected, up_to
 from segmentation.masks import RLE, Resize
 from segmentation.sample import Found, Instance, Invalid, NoTarget, Prediction, Sample
 
@@ -36,7 +36,6 @@ QUESTIONS = (
 )
 _LABEL = re.compile(r"[^|*<>\x00-\x1f]++")
 _COUNT = re.compile(r"[1-9][0-9]{0,4}")
-_BLANKS = " \t\r\n"
 
 
 class DescriptorFormat:
@@ -124,7 +123,7 @@ class DescriptorFormat:
 
     def parse(self, text: str, height: int, width: int) -> Prediction:
         """What a completion says about an image of `height` x `width` original pixels; every instance has its mask."""
-        start = len(text) - len(text.lstrip(_BLANKS))
+        start = len(text) - len(text.lstrip(BLANKS))
         if not text.startswith("<seg>", start):
             return unexpected("<seg>", text, start)
         start += len("<seg>")
@@ -133,7 +132,7 @@ class DescriptorFormat:
         rows, fault = self.read(text[start:end], start)
         if fault is None and not text.startswith("</seg>", end):
             fault = unexpected("</seg>", text, end)
-        elif fault is None and text[end + len("</seg>") :].strip(_BLANKS):
+        elif fault is None and text[end + len("</seg>") :].strip(BLANKS):
             fault = unexpected("the end", text, end + len("</seg>"))
         if fault is not None and self.on_broken == "invalid":
             return fault
@@ -149,8 +148,8 @@ class DescriptorFormat:
         whole = self.rle == "image"
         wanted, most = (1, self.grid**2) if whole else (self.grid, self.grid)
         rows: list[list[str]] = []
-        at += len(text) - len(text.lstrip(_BLANKS))
-        lines = text.strip(_BLANKS).split("\n", wanted)
+        at += len(text) - len(text.lstrip(BLANKS))
+        lines = text.strip(BLANKS).split("\n", wanted)
         for number, line in enumerate(lines[:wanted]):
             row, fault = self._row(line, at, most)
             if fault is None and len(row) < most:
@@ -162,8 +161,9 @@ class DescriptorFormat:
         if whole:
             rows = [rows[0][i : i + self.grid] for i in range(0, most, self.grid)]
         if len(lines) != wanted:
-            count = f"{len(lines)} of" if len(lines) < wanted else "more than"
-            return rows, invalid(at, f"the grid has {count} {wanted} rows")
+            if len(lines) < wanted:
+                return rows, invalid(at - 1, f"the grid has {len(lines)} of {wanted} rows")  # no new line was there
+            return rows, invalid(at, f"the grid has more than {wanted} rows")
         return rows, None
 
     def _row(self, line: str, at: int, most: int) -> tuple[list[str], Invalid | None]:
@@ -173,7 +173,7 @@ class DescriptorFormat:
             label, count = part, "1"
             if self.rle != "none":
                 label, _, count = part.rpartition("*")
-            label, count = label.strip(_BLANKS), count.strip(_BLANKS)
+            label, count = label.strip(BLANKS), count.strip(BLANKS)
             if not (_LABEL.fullmatch(label) and _COUNT.fullmatch(count)):
                 return cells, invalid(at, f"expected {self._unit}, found {part[:16]!r}")
             if len(cells) + int(count) > most:

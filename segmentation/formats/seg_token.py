@@ -11,13 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from segmentation.formats.base import OnBroken, Pieces, invalid, plain
+from segmentation.formats.base import BLANKS, OnBroken, Pieces, invalid, plain
 from segmentation.sample import Found, Instance, NoTarget, Prediction, Sample
 
 TOKENS = ("[SEG]", "[REJ]")
 _TOKEN = (" or ".join(TOKENS), r"\[(SEG|REJ)\]")
 _ONE = Pieces(("It is", "It is"), ("a blank", " "), _TOKEN, (".", r"\."), ("the end", r"\Z"))
-_BLANKS = " \t\r\n"
 
 
 class SegTokenFormat:
@@ -48,9 +47,9 @@ class SegTokenFormat:
 
     def parse(self, text: str, height: int, width: int) -> Prediction:
         """What a completion says; the mask is a decoder's."""
-        start = len(text) - len(text.lstrip(_BLANKS))
-        said = _ONE.match(text.rstrip(_BLANKS), start)
-        return _prediction(said[1]) if said else _ONE.missing(text.rstrip(_BLANKS), start)
+        start = len(text) - len(text.lstrip(BLANKS))
+        said = _ONE.match(text.rstrip(BLANKS), start)
+        return _prediction(said[1]) if said else _ONE.missing(text.rstrip(BLANKS), start)
 
     def regex(self, max_instances: int) -> str:
         """The two sentences."""
@@ -70,8 +69,8 @@ class SegTokenFormat:
         Every expression must be answered once, in order, under its own name. A break makes all Invalid, or, with
         `on_broken="prefix"`, those from the break on.
         """
-        body = text.rstrip(_BLANKS)
-        at = len(body) - len(body.lstrip(_BLANKS))
+        body = text.rstrip(BLANKS)
+        at = len(body) - len(body.lstrip(BLANKS))
         answers: list[Prediction] = []
         for number, expression in enumerate(expressions):
             end = r"\.\Z" if number == len(expressions) - 1 else ", "

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from segmentation import masks
 from segmentation.decoders import FilledBox
 from segmentation.formats import BoxFormat, BrickFormat, DescriptorFormat, Format
-from segmentation.sample import Found, Sample
+from segmentation.metrics import Overlap, overlap
+from segmentation.sample import Sample, prediction_mask
 from tests.real_objects import SETS, real_objects
 
 TOKENIZERS = {"Qwen2.5": "tokenizers/qwen2_5", "Qwen3": "tokenizers/qwen3"}
@@ -113,15 +114,18 @@ def measure(name: str, size: int, form: Format, samples: list[Sample], data: Pat
             lengths = shorter
         whole[key] = float(np.mean(completions))
         parts[key], longest = float(np.mean(lengths)), max(longest, float(np.percentile(lengths, 95)))
-    seen = np.array([overlap(form, text, sample) for text, sample in zip(texts, samples, strict=True)])
+    seen = [score(form, text, sample) for text, sample in zip(texts, samples, strict=True)]
     damaged = None
     if isinstance(form, BrickFormat) and name != TRIMMED:
-        hurt = [overlap(form, broken(form, t, rng), s) for t, s in zip(texts, samples, strict=True)]
-        damaged = 100 * float(np.mean([intersection / union for intersection, union, _ in hurt]))
-    ious = seen[:, 0] / seen[:, 1]  # (objects, 3): intersection, union, predicted
-    ciou = seen[:, 0].sum() / seen[:, 1].sum()
-    vanished = int((seen[:, 2] == 0).sum())
-    return Kept(name, size, whole, parts, longest, 100 * float(ious.mean()), 100 * float(ciou), vanished, damaged)
+        damaged = miou([score(form, broken(form, t, rng), s) for t, s in zip(texts, samples, strict=True)])
+    ciou = 100 * sum(one.intersection for one in seen) / sum(one.union for one in seen)
+    vanished = sum(one.predicted == 0 for one in seen)
+    return Kept(name, size, whole, parts, longest, miou(seen), ciou, vanished, damaged)
+
+
+def miou(seen: list[Overlap]) -> float:
+    """Mean IoU, in percent."""
+    return 100 * float(np.mean([one.intersection / one.union for one in seen]))
 
 
 def trimmed(body: str) -> int:
@@ -136,19 +140,13 @@ def trimmed(body: str) -> int:
     return count
 
 
-def overlap(form: Format, text: str, sample: Sample) -> tuple[int, int, int]:
-    """Intersection, union and predicted pixels; a text that is Invalid predicts none."""
-    prediction = FilledBox().fill(form.parse(text, sample.height, sample.width), sample.height, sample.width)
-    truth = sample.mask
-    assert truth is not None
-    wanted = masks.area(truth)
-    if not isinstance(prediction, Found):
-        return 0, wanted, 0
-    mask = prediction.instances[0].mask
-    assert mask is not None
-    predicted = masks.area(mask)
-    union = masks.area(masks.union([mask, truth], sample.height, sample.width))
-    return predicted + wanted - union, union, predicted
+def score(form: Format, text: str, sample: Sample) -> Overlap:
+    """What a text's mask covers; one that is Invalid covers nothing."""
+    height, width = sample.height, sample.width
+    prediction = FilledBox().fill(form.parse(text, height, width), height, width)
+    seen = overlap(sample, prediction_mask(prediction, height, width) or masks.empty(height, width))
+    assert seen is not None
+    return seen
 
 
 def broken(form: BrickFormat, text: str, rng: random.Random) -> str:
