@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.rollouts.use_vllm:
         require_vllm()
         prepare_vllm()
-    rewards, weights = make_rewards(cfg.rewards)
+    rewards, weights, paid = make_rewards(cfg.rewards)
     processor = load_processor(cfg.model.path)
     model_type = family(cfg.model.path)
     format = make_format(cfg.format, model_type, processor)
@@ -73,6 +73,7 @@ def main(cfg: DictConfig) -> None:
         callbacks=[MarkWhole()],
         format=format,
         rewards=rewards,
+        paid=paid,
         decoder=decoder,
     )
     show_progress(trainer)

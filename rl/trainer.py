@@ -11,6 +11,7 @@ import trl.trainer.grpo_trainer as trl_grpo
 from accelerate.utils import gather
 from trl import GRPOTrainer
 
+from rl.credit import inside, split_advantages
 from rollouts.reading import read
 from rollouts.vllm_engine import TrainingEngine
 from segmentation.decoders import Decoder
@@ -30,19 +31,36 @@ class SegGRPOTrainer(GRPOTrainer):
       expanded, since it expands it itself (trl#6294; can go when TRL passes unexpanded ids).
     - `_calculate_rewards`: each completion is decoded with its special tokens kept, parsed once and painted once, and
       all rewards see the result. Can go when TRL lets rewards share a computation.
+    - `_generate_and_score_completions`: rewards may pay parts of a completion (`rl.credit`). TRL's loss takes
+      advantages `(B, T)`, and TRL makes `(B,)`.
     - the engine class, which TRL names in its constructor (`rollouts.vllm_engine.TrainingEngine`).
 
     Args:
         format: how completions are read.
         rewards: pure functions by name, which is also their metric's name.
+        paid: for each reward, the tokens it pays (`rl.credit`); all, unless given.
         decoder: fills the masks of formats that have none in their text.
         Everything else is GRPOTrainer's.
     """
 
     def __init__(
-        self, *args: Any, format: Format, rewards: Mapping[str, Reward], decoder: Decoder | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        format: Format,
+        rewards: Mapping[str, Reward],
+        paid: Sequence[str] | None = None,
+        decoder: Decoder | None = None,
+        **kwargs: Any,
     ) -> None:
         self.format, self.decoder = format, decoder
+        self.paid = paid or ["all"] * len(rewards)
+        self._parts = set(self.paid) != {"all"}
+        if self._parts and format.mask_tags is None:
+            raise ValueError(f"rewards.*.tokens={self.paid}: {type(format).__name__} has no masks to pay apart.")
+        if self._parts and kwargs["args"].scale_rewards != "none":
+            raise ValueError(f"rewards.*.tokens={self.paid} need trainer.scale_rewards=none: one spread for all parts.")
+        self.num_generations: Any
+        self.num_generations_eval: Any
         self.processing_class: Any
         self.vllm_generation: Any
         self.model: Any
@@ -82,10 +100,23 @@ class SegGRPOTrainer(GRPOTrainer):
             row["mask"] = prediction_mask(prediction, sample.height, sample.width)
         self._log_states(predictions)
         try:
-            return super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+            self._scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+            return self._scores
         finally:
             for row in inputs:
                 del row["prediction"], row["mask"]
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self._parts:
+            group = self.num_generations if self.model.training else self.num_generations_eval
+            first = self.accelerator.process_index * len(inputs)
+            opening, closing = self._tokenizer.convert_tokens_to_ids(list(self.format.mask_tags or ()))
+            masks = inside(output["completion_ids"], opening, closing)
+            # all groups, then this process's rows: a group may lie on two processes
+            whole = split_advantages(self._scores, self.reward_weights.to(self._scores), self.paid, group)
+            output["advantages"] = torch.where(masks, *(part[first : first + len(inputs), None] for part in whole))
+        return output
 
     def read(self, completion_ids: Sequence[int], sample: Sample) -> Prediction:
         """What a completion says about its sample (`rollouts.reading.read`)."""

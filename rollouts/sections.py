@@ -15,6 +15,9 @@ from segmentation.data.check import Opened, check
 from segmentation.formats import Format, Reasoning
 from segmentation.sample import Sample
 
+TOKENS = ("all", "mask", "rest")  # what a reward may pay (`rl.credit`)
+Reward = Callable[..., list[float | None]]
+
 
 def make_format(section: Mapping[str, Any], model_type: str, processor: Processor) -> Format:
     """The format in the policy's own frame of coordinates, unless the section names another; within thoughts if asked.
@@ -48,18 +51,23 @@ def make_decoder(section: Mapping[str, Any] | None) -> Any:
     return None if section is None else configs.instantiate(section, where="decoder")
 
 
-def make_rewards(section: Mapping[str, Any]) -> tuple[dict[str, Callable[..., list[float | None]]], list[float]]:
+def make_rewards(
+    section: Mapping[str, Any],
+) -> tuple[dict[str, Callable[..., list[float | None]]], list[float], list[str]]:
     """Rewards by name with their weights, from `{name: {_target_: ..., weight: 1.0, <keyword>: ...}}`.
 
     Weight 0 is logged only. Other keys are passed to the function at each call.
     """
-    rewards, weights = {}, []
+    rewards, weights, paid = {}, [], []
     for name, entry in section.items():
         values = configs.plain(entry)
         weights.append(float(values.pop("weight")))
+        paid.append(values.pop("tokens", "all"))
+        if paid[-1] not in TOKENS:
+            raise configs.unknown(f"value of rewards.{name}.tokens", str(paid[-1]), TOKENS)
         reward = get_method(values.pop("_target_"))
         rewards[name] = partial(reward, **values) if values else reward
-    return rewards, weights
+    return rewards, weights, paid
 
 
 def make_lora(section: Mapping[str, Any] | None, **given: Any) -> LoraConfig | None:

@@ -114,6 +114,11 @@ def area(rle: RLE) -> int:
     return int(coco.area(rle))
 
 
+def shared_area(*rles: RLE) -> int:
+    """Number of pixels that are foreground in all of the masks."""
+    return int(coco.area(coco.merge(list(rles), intersect=True)))
+
+
 def box(rle: RLE) -> tuple[float, float, float, float] | None:
     """Smallest box around the foreground, None if there is none."""
     if not area(rle):

@@ -33,12 +33,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast, get_args
-
-from pycocotools import mask as coco
+from typing import Literal, NamedTuple, get_args
 
 from segmentation.boxes import iou_matrix
-from segmentation.masks import RLE, area, empty, union
+from segmentation.masks import RLE, area, empty, shared_area, union
 from segmentation.matching import matched_mean
 from segmentation.sample import Found, NoTarget, Prediction, Sample, state
 
@@ -76,17 +74,13 @@ def overlap(sample: Sample, mask: RLE, ignore: Ignore = "drop") -> Overlap | Non
     out = sample.ignore
     if out is not None and ignore == "target":
         truth, out = union([truth, out], sample.height, sample.width), None
-    intersection, predicted, meant = _common(mask, truth), area(mask), area(truth)
+    intersection, predicted, meant = shared_area(mask, truth), area(mask), area(truth)
     if out is not None:
-        intersection -= _common(mask, truth, out)
-        meant -= _common(truth, out)
+        intersection -= shared_area(mask, truth, out)
+        meant -= shared_area(truth, out)
         if ignore == "drop":
-            predicted -= _common(mask, out)
+            predicted -= shared_area(mask, out)
     return Overlap(intersection, predicted, meant)
-
-
-def _common(*rles: RLE) -> int:
-    return int(coco.area(coco.merge(cast(Any, rles), intersect=True)))  # the stubs know lists of another RLE type only
 
 
 def box_score(sample: Sample, prediction: Prediction) -> float | None:

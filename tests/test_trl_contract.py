@@ -22,6 +22,7 @@ SIGNATURES = {
         "has_tool_images",
     ],
     (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    (GRPOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
     (VLLMGeneration, "_init_vllm"): ["self"],
     (VLLMGeneration, "_iter_named_params"): ["self"],
     (VLLMGeneration, "_fix_param_name_to_vllm"): ["self", "name", "extra_prefixes"],
@@ -43,6 +44,11 @@ def test_the_names_that_are_replaced_exist():
 def test_nothing_else_is_overridden():
     overridden = {name for name in vars(SegGRPOTrainer) if hasattr(GRPOTrainer, name) and name.startswith("_")}
     ours = {name for name in overridden if inspect.isfunction(vars(SegGRPOTrainer)[name])} - {"__init__"}
-    assert ours == {"_tokenize_prompts", "_generate_single_turn", "_calculate_rewards"}
+    assert ours == {
+        "_tokenize_prompts",
+        "_generate_single_turn",
+        "_calculate_rewards",
+        "_generate_and_score_completions",
+    }
     changed = {name for name in vars(TrainingEngine) if inspect.isfunction(vars(TrainingEngine)[name])}
     assert changed == {"_init_vllm", "_iter_named_params", "sync_weights", "generate", "check_prompts"}

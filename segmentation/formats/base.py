@@ -41,6 +41,11 @@ class Format(Protocol):
         """Tokens to add to the vocabulary, in a fixed order; () if none."""
         ...
 
+    @property
+    def mask_tags(self) -> tuple[str, str] | None:
+        """The tokens around a mask that is written after its box, None for formats without (`rl.credit`)."""
+        ...
+
     def prompt(self, expression: str) -> str:
         """The text of the user's turn."""
         ...

@@ -75,6 +75,8 @@ class BoxFormat:
         max_instances: a text with more objects is Invalid: what a reader spends on one completion is bounded.
     """
 
+    mask_tags: tuple[str, str] | None = None
+
     def __init__(
         self,
         convention: Convention | str = "relative1000",

@@ -80,6 +80,8 @@ class BrickFormat:
         max_instances: a text with more objects is Invalid: what a reader spends on one completion is bounded.
     """
 
+    mask_tags: tuple[str, str] | None = ("<seg>", "</seg>")
+
     def __init__(
         self,
         grid: int | None = None,

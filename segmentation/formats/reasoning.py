@@ -54,6 +54,7 @@ class Reasoning:
         self.format, self.longest = format, longest
         self.new_tokens = format.new_tokens
         self.on_broken: OnBroken = format.on_broken
+        self.mask_tags = format.mask_tags
 
     def prompt(self, expression: str) -> str:
         """The text of the user's turn."""
