@@ -34,11 +34,11 @@ FORMATS = {
     "box": ["format=box"],
     "bricks": ["format=bricks_box", "format.columns=8", "format.grid=16", "format.label=none"],
 }
-GRPO = {  # what suits the length of the texts: configs/trainer/grpo.yaml says why
+GRPO = {  # what suits the length of the texts: configs/trainer/grpo.yaml and rewards/README.md say why
     "box": [],
-    "bricks": ["trainer.temperature=0.4", "rewards.no_target.weight=2"],
+    "bricks": ["trainer.top_p=0.9", "rewards=by_part", "rewards.no_target.weight=1.5"],
 }
-WARM_STEPS = {"box": 120, "bricks": 300}  # until at least 95% of the texts are valid
+WARM_STEPS = {"box": 120, "bricks": 240}  # until at least 95% of the texts are valid
 COLUMNS = {
     "cIoU": "cIoU",
     "gIoU": "gIoU",
