@@ -2,6 +2,7 @@
 
     accelerate launch evaluation/evaluate.py model.path=outputs/grpo/policy format=box benchmark=scenes_val
     accelerate launch --num_processes 8 evaluation/evaluate.py engine=vllm benchmark=refcoco_val benchmark.root=/data
+    accelerate launch evaluation/evaluate.py ... decoder=trained decoder.path=outputs/decoder/best
 
 Writes predictions.jsonl, metrics.json and overlays.png into output_dir. Run again, it goes on where it stopped.
 Several processes share the samples out; none is answered twice or left out.
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from omegaconf import DictConfig
 from rich.console import Console
@@ -24,16 +26,19 @@ from evaluation.overlay import before_after
 from evaluation.predictions import PredictionWriter, Record, read_predictions
 from evaluation.score import score_file, write_metrics
 from rollouts.device import prepare_vllm, use_all_cores
-from rollouts.engines import ENGINES, Engine, require_vllm
-from rollouts.policy import check_tokens, family, image_frame, load_processor
+from rollouts.engines import ENGINES, Completion, Engine, require_vllm
+from rollouts.painter import Painter
+from rollouts.policy import check_tokens, family, image_frame, load_model, load_processor
 from rollouts.reading import read
 from rollouts.rows import chat, picture
 from rollouts.sections import make_decoder, make_format, make_samples
 from segmentation.data.check import check
-from segmentation.decoders import Decoder
+from segmentation.decoders import Decoder, MaskDecoder
 from segmentation.formats import Format
 from segmentation.metrics import Evaluator
 from segmentation.sample import BrokenImage, Invalid, Sample
+
+ANSWERS = ("generated", "annotated")
 
 
 @configs.main("evaluate")
@@ -43,6 +48,8 @@ def main(cfg: DictConfig) -> None:
     state = PartialState()
     if cfg.engine not in ENGINES:
         raise configs.unknown("engine", cfg.engine, ENGINES)
+    if cfg.answers not in ANSWERS:
+        raise configs.unknown("value of answers", cfg.answers, ANSWERS)
     if cfg.structured and cfg.engine != "vllm":
         raise configs.ConfigError(f"structured={cfg.structured} is vLLM's: choose engine=vllm, or structured=0.")
     if cfg.engine == "vllm":
@@ -62,12 +69,17 @@ def main(cfg: DictConfig) -> None:
     mine = [samples[index] for index in range(state.process_index, len(samples), state.num_processes)]
     part = output / f"predictions-{state.process_index}-of-{state.num_processes}.jsonl"
     run = {"checkpoint": str(cfg.model.path), **{k: configs.plain(cfg[k]) for k in ("format", "benchmark", "decoder")}}
-    with PredictionWriter(part, run | {k: cfg[k] for k in ("max_tokens", "structured")}) as writer:
+    with PredictionWriter(part, run | {k: cfg[k] for k in ("max_tokens", "structured", "answers")}) as writer:
         todo = [sample for sample in mine if sample.id not in writer.finished]
         if todo:
             options = {"regex": format.regex(cfg.structured)} if cfg.structured else {}
             engine = ENGINES[cfg.engine](cfg.model.path, processor, cfg.model.dtype, **options)
-            answer(engine, todo, format, decoder, writer, cfg, quiet=not state.is_main_process)
+            painter = None
+            if isinstance(decoder, MaskDecoder):  # it reads features of the engine's own model, if that is at hand
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+                model = engine.model or load_model(cfg.model.path, cfg.model.dtype).to(device).eval()
+                painter, decoder = Painter(decoder, model, processor, format), None
+            answer(engine, todo, format, painter or decoder, writer, cfg, quiet=not state.is_main_process)
     state.wait_for_everyone()
     if state.is_main_process:
         parts = sorted(output.glob(f"predictions-*-of-{state.num_processes}.jsonl"))
@@ -81,7 +93,7 @@ def answer(
     engine: Engine,
     samples: Sequence[Sample],
     format: Format,
-    decoder: Decoder | None,
+    decoder: Decoder | Painter | None,
     writer: PredictionWriter,
     cfg: DictConfig,
     quiet: bool,
@@ -104,10 +116,21 @@ def answer(
                         raise
                     writer.write(Record.of(sample, Invalid(f"broken image: {error}"), "", 0))
             chats = [chat(format.prompt(sample.expression)) for sample in readable]
-            completions = engine.generate(chats, images, cfg.max_tokens) if readable else []
-            for sample, completion in zip(readable, completions, strict=True):
-                text = completion.text(tokenizer)
-                prediction = read(text, completion.truncated, sample, format, decoder)
+            if cfg.answers == "annotated":
+                told = [tokenizer.encode(format.encode(sample), add_special_tokens=False) for sample in readable]
+                completions = [Completion(tuple(tokens), truncated=False) for tokens in told]
+            else:
+                completions = engine.generate(chats, images, cfg.max_tokens) if readable else []
+            texts = [completion.text(tokenizer) for completion in completions]
+            inside = None if isinstance(decoder, Painter) else decoder
+            predictions = [
+                read(text, completion.truncated, sample, format, inside)
+                for text, completion, sample in zip(texts, completions, readable, strict=True)
+            ]
+            if isinstance(decoder, Painter) and readable:
+                said = [completion.tokens for completion in completions]
+                predictions = decoder.paint(predictions, readable, chats, images, said)
+            for sample, prediction, text, completion in zip(readable, predictions, texts, completions, strict=True):
                 writer.write(Record.of(sample, prediction, text, len(completion.tokens)))
             progress.update(bar, advance=len(batch))
 

@@ -120,8 +120,9 @@ def read_predictions(path: Path) -> Iterator[Record]:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """What made a predictions file: the content of `run.json` beside it."""
-    return json.loads(path.with_name(RUN_FILE).read_text(encoding="utf-8"))
+    """What made a predictions file: the content of `run.json` beside it, {} if nobody wrote it down."""
+    run = path.with_name(RUN_FILE)
+    return json.loads(run.read_text(encoding="utf-8")) if run.exists() else {}
 
 
 def _to_row(record: Record) -> dict[str, Any]:

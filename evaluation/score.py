@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 import configs
 from evaluation.intervals import mean_iou
-from evaluation.predictions import BadPredictions, read_predictions
+from evaluation.predictions import BadPredictions, read_predictions, read_run
 from segmentation.metrics import Evaluator
 from segmentation.sample import Sample
 
@@ -27,7 +27,8 @@ def score_file(predictions: Path, samples: Iterable[Sample], evaluator: Evaluato
         evaluator: a fresh one; its rows are there afterwards, for intervals and comparisons.
 
     Returns:
-        `Evaluator.result()` and `gIoU_interval`, the 95% bootstrap interval of gIoU, None where there is no gIoU.
+        `Evaluator.result()` and `gIoU_interval`, the 95% bootstrap interval of gIoU, None where there is no gIoU; and
+        `answers`, whether the policy's own were scored (`generated`) or a decoder on the right ones (`annotated`).
 
     Raises:
         BadPredictions: an unreadable line, a sample without prediction, or a prediction without sample.
@@ -46,7 +47,8 @@ def score_file(predictions: Path, samples: Iterable[Sample], evaluator: Evaluato
             raise BadPredictions(
                 f"{predictions}: {len(ids)} samples {problem}, the first is {ids[0]}. Is it this data?"
             )
-    return summarise(evaluator)
+    answers = read_run(predictions).get("answers")
+    return summarise(evaluator) | ({"answers": answers} if answers else {})
 
 
 def summarise(evaluator: Evaluator) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     python rl/quickstart.py --format box --seed 0 --output outputs/quickstart
     python rl/quickstart.py --format bricks --control      # beside GRPO, the warm start goes on for as long as it took
+    python rl/quickstart.py --decoder box_guided_small     # masks by a decoder, trained after the warm start
     python rl/quickstart.py --grpo trainer=grpo_long --output outputs/long     # killed: the same, with --resume
 
 Each step is an ordinary entry point with its ordinary config, printed before it runs.
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--format", choices=FORMATS, default="box")
     parser.add_argument("--seed", type=int, default=0, help="of both trainings and of their scenes")
     parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"))
+    parser.add_argument("--decoder", metavar="NAME", help="of configs/decoder: train it, and GRPO under its masks")
     parser.add_argument("--control", action="store_true", help="also continue the warm start, for GRPO's time")
     parser.add_argument("--grpo", nargs="*", default=[], metavar="KEY=VALUE", help="more overrides for rl/grpo.py")
     parser.add_argument("--resume", action="store_true", help="go on with what a killed run left in --output")
@@ -74,7 +76,14 @@ def main() -> None:
     length = WARM_STEPS[args.format]
     steps.train("warm_start", "sft/warm_start.py", *said, *stream, f"trainer.max_steps={length}", f"output_dir={warm}")
     start = f"model.path={policies['before']}"
-    steps.train("grpo", "rl/grpo.py", start, *said, *fresh, *GRPO[args.format], f"output_dir={tuned}", *args.grpo)
+    if args.decoder:
+        trained = args.output / "decoder"
+        chosen = [f"decoder={args.decoder}", f"output_dir={trained}"]
+        steps.train("decoder", "sft/train_decoder.py", start, *said, *stream, *chosen)
+        painted = [*said, "decoder=trained", f"decoder.path={trained / 'best'}"]
+    else:
+        painted = said
+    steps.train("grpo", "rl/grpo.py", start, *painted, *fresh, *GRPO[args.format], f"output_dir={tuned}", *args.grpo)
     if args.control:
         policies["control"] = args.output / "control" / "policy"
         more = round(length * steps.seconds["grpo"] / steps.seconds["warm_start"])
@@ -83,7 +92,7 @@ def main() -> None:
     for name, policy in policies.items():
         where = [f"model.path={policy}", f"output_dir={args.output / 'evaluation' / name}", "overlays=0"]
         held_out = ["benchmark=scenes_testA", f"benchmark.length={HELD_OUT}"]
-        steps.run(f"evaluate_{name}", "evaluation/evaluate.py", *said, *where, *held_out)
+        steps.run(f"evaluate_{name}", "evaluation/evaluate.py", *painted, *where, *held_out)
     compare(args.output, policies, steps.seconds)
 
 

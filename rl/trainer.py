@@ -10,11 +10,14 @@ import torch
 import trl.trainer.grpo_trainer as trl_grpo
 from accelerate.utils import gather
 from trl import GRPOTrainer
+from trl.extras.profiling import profiling_context
 
 from rl.credit import inside, split_advantages
+from rollouts.painter import Painter, Seen
 from rollouts.reading import read
 from rollouts.vllm_engine import TrainingEngine
-from segmentation.decoders import Decoder
+from segmentation.backbones import unwrap
+from segmentation.decoders import Decoder, MaskDecoder
 from segmentation.formats import Format
 from segmentation.sample import Prediction, Sample, prediction_mask, state
 
@@ -31,6 +34,8 @@ class SegGRPOTrainer(GRPOTrainer):
       expanded, since it expands it itself (trl#6294; can go when TRL passes unexpanded ids).
     - `_calculate_rewards`: each completion is decoded with its special tokens kept, parsed once and painted once, and
       all rewards see the result. Can go when TRL lets rewards share a computation.
+    - `_get_per_token_logps_and_entropies`: a trained decoder reads what the scoring passes before the rewards compute:
+      the policy's, or, with LoRA and `beta`, the one after it with adapters off, which is what it was trained on.
     - `_generate_and_score_completions`: rewards may pay parts of a completion (`rl.credit`). TRL's loss takes
       advantages `(B, T)`, and TRL makes `(B,)`.
     - the engine class, which TRL names in its constructor (`rollouts.vllm_engine.TrainingEngine`).
@@ -39,7 +44,7 @@ class SegGRPOTrainer(GRPOTrainer):
         format: how completions are read.
         rewards: pure functions by name, which is also their metric's name.
         paid: for each reward, the tokens it pays (`rl.credit`); all, unless given.
-        decoder: fills the masks of formats that have none in their text.
+        decoder: fills the masks of formats that have none in their text; a trained one stays as it is.
         Everything else is GRPOTrainer's.
     """
 
@@ -49,10 +54,13 @@ class SegGRPOTrainer(GRPOTrainer):
         format: Format,
         rewards: Mapping[str, Reward],
         paid: Sequence[str] | None = None,
-        decoder: Decoder | None = None,
+        decoder: Decoder | MaskDecoder | None = None,
         **kwargs: Any,
     ) -> None:
-        self.format, self.decoder = format, decoder
+        self.format = format
+        self.decoder = None if isinstance(decoder, MaskDecoder) else decoder
+        self.painter: Painter | None = None
+        self._seen: Seen | None = None
         self.paid = paid or ["all"] * len(rewards)
         self._parts = set(self.paid) != {"all"}
         if self._parts and format.mask_tags is None:
@@ -73,6 +81,8 @@ class SegGRPOTrainer(GRPOTrainer):
             super().__init__(*args, reward_funcs=[_adapted(name, f) for name, f in rewards.items()], **kwargs)
         finally:
             trl_grpo.VLLMGeneration = original
+        if isinstance(decoder, MaskDecoder):
+            self.painter = Painter(decoder.requires_grad_(False), self.model, self.processing_class, format)
 
     def _tokenize_prompts(self, prompts: list) -> tuple:
         expanded = super()._tokenize_prompts(prompts)
@@ -94,7 +104,13 @@ class SegGRPOTrainer(GRPOTrainer):
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids: Sequence[Sequence[int]]
     ) -> torch.Tensor:
         samples = [row["sample"] for row in inputs]
-        predictions = [self.read(ids, sample) for ids, sample in zip(completion_ids, samples, strict=True)]
+        with profiling_context(self, "parse"):
+            predictions = [self.read(ids, sample) for ids, sample in zip(completion_ids, samples, strict=True)]
+        if self.painter:
+            images = [row["image"] for row in inputs]
+            with profiling_context(self, "decode"):
+                predictions = self.painter.paint(predictions, samples, prompts, images, completion_ids, self._seen)
+            self._seen = None
         for row, prediction, sample in zip(inputs, predictions, samples, strict=True):
             row["prediction"] = prediction
             row["mask"] = prediction_mask(prediction, sample.height, sample.width)
@@ -105,6 +121,18 @@ class SegGRPOTrainer(GRPOTrainer):
         finally:
             for row in inputs:
                 del row["prediction"], row["mask"]
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, *args, **kwargs
+    ) -> tuple:
+        given = (model, input_ids, attention_mask, logits_to_keep, *args)
+        other = self.painter is None or unwrap(model).model is not self.painter.backbone.inner  # a separate reference
+        if self.painter is None or other or torch.is_grad_enabled():
+            return super()._get_per_token_logps_and_entropies(*given, **kwargs)
+        with self.painter.backbone.record() as recording:
+            scored = super()._get_per_token_logps_and_entropies(*given, **kwargs)
+        self._seen = Seen(recording, {"input_ids": input_ids, **kwargs}, input_ids.shape[1] - logits_to_keep)
+        return scored
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)

@@ -39,6 +39,7 @@ class Engine(Protocol):
     """Writes completions."""
 
     processor: Processor
+    model: Model | None  # None where it lives in another process or in another form
 
     def generate(self, chats: Sequence[Chat], images: Sequence[Image.Image], max_tokens: int) -> list[Completion]:
         """One greedy completion for each chat; `images[i]` is the picture of `chats[i]`."""
@@ -99,6 +100,7 @@ class VLLMEngine:
 
         self.processor = processor
         self.regex = regex
+        self.model = None
         self.llm: Any = LLM(
             model=str(path), dtype=dtype, max_model_len=max_length, logprobs_mode="processed_logprobs", **options
         )

@@ -11,6 +11,26 @@ from trl.generation.vllm_generation import VLLMGeneration
 from rl.trainer import SegGRPOTrainer
 from rollouts.vllm_engine import TrainingEngine
 
+PARAMETERS = [
+    "self",
+    "model",
+    "input_ids",
+    "attention_mask",
+    "logits_to_keep",
+    "batch_size",
+    "compute_entropy",
+    "compute_aux_loss",
+    "pixel_values",
+    "image_grid_thw",
+    "num_images",
+    "pixel_attention_mask",
+    "spatial_shapes",
+    "num_tiles",
+    "image_sizes",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "image_position_ids",
+]
 SIGNATURES = {
     (GRPOTrainer, "_tokenize_prompts"): ["self", "prompts"],
     (GRPOTrainer, "_generate_single_turn"): [
@@ -23,6 +43,7 @@ SIGNATURES = {
     ],
     (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     (GRPOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
+    (GRPOTrainer, "_get_per_token_logps_and_entropies"): PARAMETERS,
     (VLLMGeneration, "_init_vllm"): ["self"],
     (VLLMGeneration, "_iter_named_params"): ["self"],
     (VLLMGeneration, "_fix_param_name_to_vllm"): ["self", "name", "extra_prefixes"],
@@ -49,6 +70,7 @@ def test_nothing_else_is_overridden():
         "_generate_single_turn",
         "_calculate_rewards",
         "_generate_and_score_completions",
+        "_get_per_token_logps_and_entropies",
     }
     changed = {name for name in vars(TrainingEngine) if inspect.isfunction(vars(TrainingEngine)[name])}
     assert changed == {"_init_vllm", "_iter_named_params", "sync_weights", "generate", "check_prompts"}

@@ -1,11 +1,30 @@
-"""Mask decoders: from what a completion says to masks. One file a decoder; `Decoder` is what all of them can do."""
+"""Mask decoders: from what a completion says to masks. One file a decoder.
 
-from typing import Protocol
+`Decoder` is what the untrained ones can do, `MaskDecoder` what the trained ones can, which see the policy's features.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
 
 from segmentation.decoders.bricks import BrickDecoder, decode_grid, encode_grid
 from segmentation.decoders.columns import decode_columns
 from segmentation.decoders.filled_box import FilledBox
 from segmentation.sample import Prediction
+
+if TYPE_CHECKING:
+    from segmentation.decoders.box_guided import BoxGuidedDecoder
+    from segmentation.decoders.dsff import DSFFDecoder
+    from segmentation.decoders.mask_decoder import MaskDecoder
+    from segmentation.decoders.self1e import Self1EHead
+
+_TRAINED = {
+    "BoxGuidedDecoder": "box_guided",
+    "DSFFDecoder": "dsff",
+    "MaskDecoder": "mask_decoder",
+    "Self1EHead": "self1e",
+}
 
 
 class Decoder(Protocol):
@@ -20,4 +39,22 @@ class Decoder(Protocol):
         ...
 
 
-__all__ = ["BrickDecoder", "Decoder", "FilledBox", "decode_columns", "decode_grid", "encode_grid"]
+def __getattr__(name: str) -> Any:
+    """Trained decoders are imported when they are asked for: they need torch, which parsing and scoring do not."""
+    if name in _TRAINED:
+        return getattr(import_module(f"{__name__}.{_TRAINED[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "Decoder",
+    "BrickDecoder",
+    "FilledBox",
+    "MaskDecoder",
+    "DSFFDecoder",
+    "BoxGuidedDecoder",
+    "Self1EHead",
+    "decode_columns",
+    "decode_grid",
+    "encode_grid",
+]

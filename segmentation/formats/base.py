@@ -46,6 +46,11 @@ class Format(Protocol):
         """The tokens around a mask that is written after its box, None for formats without (`rl.credit`)."""
         ...
 
+    @property
+    def seg_token(self) -> str | None:
+        """The token of `new_tokens` whose hidden state stands for a mask, None if a decoder gets none."""
+        ...
+
     def prompt(self, expression: str) -> str:
         """The text of the user's turn."""
         ...

@@ -92,6 +92,7 @@ class BoxFormat:
         self.on_broken: OnBroken = on_broken
         self.max_instances = max_instances
         self.new_tokens = MASK_TOKENS if mask_token else ()
+        self.seg_token = MASK_TOKENS[1] if mask_token else None
         self._object = _object(point, mask_token)
 
     def prompt(self, expression: str) -> str:

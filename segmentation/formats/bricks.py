@@ -81,6 +81,7 @@ class BrickFormat:
     """
 
     mask_tags: tuple[str, str] | None = ("<seg>", "</seg>")
+    seg_token: str | None = None
 
     def __init__(
         self,

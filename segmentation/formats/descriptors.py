@@ -62,6 +62,7 @@ class DescriptorFormat:
     """
 
     new_tokens = ("<seg>", "</seg>")
+    seg_token: str | None = None
     mask_tags: tuple[str, str] | None = None
 
     def __init__(

@@ -52,7 +52,7 @@ class Reasoning:
 
     def __init__(self, format: Format, longest: int = 1000) -> None:
         self.format, self.longest = format, longest
-        self.new_tokens = format.new_tokens
+        self.new_tokens, self.seg_token = format.new_tokens, format.seg_token
         self.on_broken: OnBroken = format.on_broken
         self.mask_tags = format.mask_tags
 

@@ -33,6 +33,7 @@ class SegTokenFormat:
     """
 
     new_tokens = TOKENS
+    seg_token = TOKENS[0]
     mask_tags: tuple[str, str] | None = None
 
     def __init__(self, on_broken: OnBroken = "invalid") -> None:

@@ -1,0 +1,114 @@
+"""A trained decoder on the small base model: masks from the policy's features, pictures shared, batches harmless."""
+
+import pytest
+import torch
+
+from rollouts.painter import Painter
+from rollouts.policy import add_tokens, image_frame, load_model, load_processor
+from rollouts.rows import chat, picture
+from segmentation.backbones import make_backbone
+from segmentation.data.scenes import Scenes
+from segmentation.decoders import BoxGuidedDecoder, DSFFDecoder, Self1EHead
+from segmentation.decoders.load import load_decoder
+from segmentation.formats import BoxFormat
+from segmentation.masks import decode
+from segmentation.sample import Found, Invalid, NoTarget
+from tests.runs import BASE, QUICK_GRPO, history, launch
+
+SMALL = {"hidden": 32, "layers": 1, "heads": 4, "feedforward": 64, "pixel": 16, "frequencies": 8, "positions": 4}
+
+
+@pytest.fixture(scope="module")
+def policy():
+    """Model and processor with the tokens of `BoxFormat(mask_token=True)`."""
+    processor = load_processor(BASE)
+    model = load_model(BASE, "float32").eval()
+    add_tokens(model, processor, BoxFormat(mask_token=True).new_tokens)
+    return model, processor
+
+
+def _decoder(kind, model, processor):
+    cells = "replicate" if kind == "self1e" else None
+    spec = make_backbone(model, processor, (-1,), cells).spec
+    torch.manual_seed(0)
+    if kind == "box":
+        return BoxGuidedDecoder(spec.llm_dim, spec.vision_dims, **SMALL, use_token=False, use_states=False, spec=spec)
+    if kind == "box_guided":
+        return BoxGuidedDecoder(spec.llm_dim, spec.vision_dims, **SMALL, spec=spec)
+    if kind == "dsff":
+        return DSFFDecoder(spec.llm_dim, spec.vision_dims[0], hidden=32, heads=4, upscale=4, spec=spec)
+    return Self1EHead(spec.llm_dim, spec=spec)
+
+
+def _asked(format, processor, count=6):
+    """Samples with what a perfect policy would have seen and said."""
+    scenes = Scenes("val", 40)
+    samples = [sample for sample in scenes if sample.targets][:count]
+    images = [picture(sample, image_frame(processor)) for sample in samples]
+    chats = [chat(format.prompt(sample.expression)) for sample in samples]
+    texts = [format.encode(sample) for sample in samples]
+    said = [format.parse(text, s.height, s.width) for text, s in zip(texts, samples, strict=True)]
+    ids = [processor.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    return said, samples, chats, images, ids
+
+
+@pytest.mark.parametrize("kind", ["box", "box_guided", "dsff", "self1e"])
+def test_masks_are_those_of_each_answer_alone(policy, kind):
+    model, processor = policy
+    format = BoxFormat(mask_token=True)
+    painter = Painter(_decoder(kind, model, processor).eval(), model, processor, format)
+    asked = _asked(format, processor)
+    together = painter.paint(*asked)
+    for row, (prediction, sample) in enumerate(zip(together, asked[1], strict=True)):
+        assert isinstance(prediction, Found)
+        alone = painter.paint(*([column[row]] for column in asked))[0]
+        assert isinstance(alone, Found)
+        for one, other in zip(prediction.instances, alone.instances, strict=True):
+            assert one.mask is not None and other.mask is not None
+            assert one.mask["size"] == [sample.height, sample.width]
+            assert (decode(one.mask) != decode(other.mask)).mean() < 0.001  # padding moves logits by rounding
+
+
+def test_a_picture_is_encoded_once_for_its_whole_group(policy):
+    model, processor = policy
+    format = BoxFormat()
+    painter = Painter(_decoder("box", model, processor).eval(), model, processor, format)
+    said, samples, chats, images, ids = (column * 4 for column in _asked(format, processor, 2))
+    seen = []
+    hook = model.model.visual.register_forward_hook(lambda module, args, output: seen.append(args[0].shape[0]))
+    language = model.model.language_model.register_forward_hook(lambda *_: seen.append("language model"))
+    try:
+        said[3:5] = [NoTarget(), Invalid("broken")]
+        painted = painter.paint(said, samples, chats, images, ids)
+    finally:
+        hook.remove()
+        language.remove()
+    assert len(seen) == 1 and seen[0] != "language model"
+    assert painted[3:5] == [NoTarget(), Invalid("broken")]
+    assert painted[0] == painted[2]
+
+
+def test_a_decoder_of_another_policy_or_without_its_token_is_refused(policy, tmp_path):
+    model, processor = policy
+    decoder = _decoder("dsff", model, processor)
+    with pytest.raises(ValueError, match="segmentation token"):
+        Painter(decoder, model, processor, BoxFormat())
+    decoder.save_pretrained(tmp_path)
+    assert load_decoder(tmp_path).spec == decoder.spec
+    other = BoxGuidedDecoder(7, [3], **SMALL)
+    with pytest.raises(ValueError, match="trained on"):
+        Painter(other, model, processor, BoxFormat())
+    with pytest.raises(FileNotFoundError, match=r"decoder\.path"):
+        load_decoder(tmp_path / "nothing")
+
+
+def test_evaluation_and_training_with_a_trained_decoder(policy, tmp_path):
+    model, processor = policy
+    _decoder("box", model, processor).save_pretrained(tmp_path / "decoder")
+    said = ["format=box", f"model.path={BASE}", "decoder=trained", f"decoder.path={tmp_path / 'decoder'}"]
+    here = ["benchmark.length=8", "answers=annotated", f"output_dir={tmp_path / 'evaluation'}"]
+    printed = launch("evaluation/evaluate.py", *said, *here)
+    assert "annotated" in printed
+    tuned = tmp_path / "grpo"
+    launch("rl/grpo.py", *said, *QUICK_GRPO, f"output_dir={tuned}", "trainer.beta=0.01", "+model.lora={r: 4}")
+    assert all("rewards/mask_iou/mean" in line for line in history(tuned) if "reward" in line)
