@@ -8,6 +8,11 @@ from transformers import ProgressCallback, Trainer, TrainerControl, TrainerState
 
 SHOWN = {
     "loss": "loss",
+    "bce": "bce",
+    "focal": "focal",
+    "dice": "dice",
+    "text": "text",
+    "eval_miou": "validation IoU",
     "mean_token_accuracy": "token accuracy",
     "reward": "reward",
     "rewards/mask_iou/mean": "mask IoU",
@@ -19,7 +24,11 @@ SHOWN = {
 
 
 class ProgressLine(ProgressCallback):
-    """transformers' bar, without a printed dictionary for every logged step."""
+    """transformers' bar, without a printed dictionary for every logged step. A number stays until its next value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: dict[str, str] = {}
 
     def on_log(
         self,
@@ -30,9 +39,9 @@ class ProgressLine(ProgressCallback):
         **_: Any,
     ) -> None:
         if self.training_bar is not None and logs is not None:
-            shown = {name: logs[key] for key, name in SHOWN.items() if isinstance(logs.get(key), float)}
-            if shown:
-                self.training_bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()})
+            self._shown |= {name: f"{logs[key]:.3g}" for key, name in SHOWN.items() if isinstance(logs.get(key), float)}
+            if self._shown:
+                self.training_bar.set_postfix(self._shown)
 
 
 def show_progress(trainer: Trainer) -> None:

@@ -1,0 +1,101 @@
+"""Trains a mask decoder on a warm-started policy, which stays as it is, or jointly with it.
+
+accelerate launch sft/train_decoder.py model.path=outputs/warm_start/policy format=box decoder=box_guided data=scenes
+accelerate launch sft/train_decoder.py model.path=outputs/warm_start/policy format=seg_token decoder=dsff loss=mllmseg \
+    joint=true 'model.lora={r: 64, lora_alpha: 128}' trainer=decoder_released data=refcoco data.root=/data
+
+output_dir/decoder is the last decoder and output_dir/best the best on validation; both load as `decoder=trained
+decoder.path=...`. Joint training also writes output_dir/policy, merged.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from transformers import set_seed
+
+import configs
+from rollouts.device import use_all_cores
+from rollouts.policy import check_tokens, family, load_model, load_processor
+from rollouts.sections import make_format, make_samples, make_training_samples
+from segmentation.data.check import Opened
+from sft.checkpoints import MarkWhole, resume_from
+from sft.decoder_batches import DecoderBatches, WithTargets
+from sft.decoder_setup import (
+    check_format,
+    make_arguments,
+    make_cache,
+    make_optimizer,
+    new_decoder,
+    rows_seen,
+    trained_policy,
+    training_boxes,
+    validation_samples,
+)
+from sft.mask_model import MaskModel
+from sft.mask_trainer import MaskTrainer
+from sft.merge import save_policy
+from sft.progress import show_progress
+from sft.view import Viewer
+
+
+@configs.main("train_decoder")
+def main(cfg: DictConfig) -> None:
+    """Check config and data, make decoder and policy, train, save."""
+    use_all_cores()
+    resume = resume_from(cfg.output_dir, cfg.resume)
+    arguments = make_arguments(cfg)
+    mask_loss = configs.instantiate(cfg.loss, where="loss")
+    processor = load_processor(cfg.model.path)
+    format = make_format(cfg.format, family(cfg.model.path), processor)
+    check_tokens(processor, format.new_tokens, cfg.model.path)
+    samples = make_training_samples(cfg.data)
+    validation = validation_samples(make_samples(cfg.benchmark, "benchmark"), cfg.val_samples)
+
+    set_seed(cfg.seed)
+    model = load_model(cfg.model.path, cfg.model.dtype)
+    decoder = new_decoder(cfg.decoder, model, processor)
+    check_format(decoder, format, samples.samples)
+    boxes, val_boxes = training_boxes(cfg, samples.samples, validation, format)
+    viewer = Viewer(model, processor, decoder, format, text=cfg.joint)
+    cache = make_cache(cfg, viewer, rows_seen(arguments, len(samples)) + len(validation))
+    if not cfg.joint:  # what has no target has no mask; jointly it still teaches the text
+        samples = Opened(WithTargets(samples.samples), samples.on_error)
+    configs.record_run(cfg.output_dir, cfg, cfg.seed)
+
+    policy = trained_policy(cfg, model) if cfg.joint else None
+    trainer = MaskTrainer(
+        model=MaskModel(decoder, viewer, policy),
+        args=arguments,
+        batches=DecoderBatches(viewer, cache, boxes),
+        train_dataset=samples,
+        mask_loss=mask_loss,
+        box_jitter=cfg.box_jitter,
+        validation=validation,
+        validation_batches=DecoderBatches(viewer, cache, val_boxes),
+        optimizers=(make_optimizer(decoder, policy, arguments, cfg.policy_learning_rate), None),
+        callbacks=[MarkWhole()],
+    )
+    show_progress(trainer)
+    trainer.train(resume_from_checkpoint=resume)
+    finish(trainer, samples, Path(cfg.output_dir))
+
+
+def finish(trainer: MaskTrainer, samples: Opened, output_dir: Path) -> None:
+    """Write the last decoder, and the policy where it was trained; say what was reached."""
+    if samples.skipped:
+        print(f"{len(samples.skipped)} samples had broken images and were replaced: {', '.join(samples.skipped)}")
+    if trainer.accelerator.is_main_process:
+        trained = trainer.mask_model
+        trained.decoder.save_pretrained(output_dir / "decoder")
+        print(f"decoder: {output_dir / 'decoder'}")
+        if trainer.state.best_metric is not None:  # there was a validation
+            print(f"best: {output_dir / 'best'}, validation IoU {trainer.state.best_metric:.4f}")
+        if trained.policy is not None:
+            print(f"policy: {save_policy(trained.policy, trained.viewer.processor, output_dir / 'policy')}")
+    trainer.accelerator.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main()
