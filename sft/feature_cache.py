@@ -135,7 +135,8 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    data: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return memoryview(data)
 
 
 def _digest(content: bytes) -> str:

@@ -46,10 +46,10 @@ class MaskLoss:
 
     def __call__(
         self,
-        logits: Sequence[Tensor],
-        targets: Sequence[Tensor],
+        logits: Sequence[Tensor] | Tensor,
+        targets: Sequence[Tensor] | Tensor,
         iou: Tensor | None = None,
-        auxiliary: Sequence[Tensor] | None = None,
+        auxiliary: Sequence[Tensor] | Tensor | None = None,
         text: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Each part of the loss, weighted, and their sum as "loss"; means over the `N` masks.
@@ -87,7 +87,7 @@ class MaskLoss:
         height, width = (round(side * self.short_side / short) for side in target.shape)
         return F.interpolate(target[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
 
-    def _masks(self, logits: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _masks(self, logits: Sequence[Tensor] | Tensor, targets: Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
         """The weighted losses of masks alone."""
         columns: dict[str, list[Tensor]] = {}
         for _, found, truth in at_targets(logits, targets):
@@ -114,7 +114,9 @@ class MaskLoss:
         return parts
 
 
-def at_targets(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+def at_targets(
+    logits: Sequence[Tensor] | Tensor, targets: Sequence[Tensor] | Tensor
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Masks of one size at a time: which they are, logits brought to the targets' size (bilinear), float32, targets.
 
     Args:
@@ -130,7 +132,7 @@ def at_targets(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> Iterator[
 
 
 @torch.no_grad()
-def mask_iou(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+def mask_iou(logits: Sequence[Tensor] | Tensor, targets: Sequence[Tensor] | Tensor) -> Tensor:
     """IoU `(N,)` of the masks where logits are above zero, at their targets' sizes; 0 where both are empty."""
     reached = torch.zeros(len(targets), device=logits[0].device)
     for members, found, truth in at_targets(logits, targets):

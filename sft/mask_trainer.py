@@ -43,7 +43,8 @@ class MaskTrainer(Trainer):
         validation_batches: DecoderBatches,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model=model, data_collator=batches, eval_dataset=validation, **kwargs)
+        evaluated: Any = validation  # its length is asked for, no more: `evaluate` reads it itself
+        super().__init__(model=model, data_collator=batches, eval_dataset=evaluated, **kwargs)
         self.mask_model, self.batches, self.mask_loss, self.box_jitter = model, batches, mask_loss, box_jitter
         self.validation, self.validation_batches = validation, validation_batches
         self._parts: dict[str, list[Tensor]] = {}

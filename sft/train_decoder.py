@@ -61,7 +61,7 @@ def main(cfg: DictConfig) -> None:
     viewer = Viewer(model, processor, decoder, format, text=cfg.joint)
     cache = make_cache(cfg, viewer, rows_seen(arguments, len(samples)) + len(validation))
     if not cfg.joint:  # what has no target has no mask; jointly it still teaches the text
-        samples = Opened(WithTargets(samples.samples), samples.on_error)
+        samples = Opened(WithTargets(samples.samples), cfg.data.on_error)
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
 
     policy = trained_policy(cfg, model) if cfg.joint else None

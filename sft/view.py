@@ -75,7 +75,7 @@ class Viewer:
             BrokenImage: a picture cannot be read.
         """
         if self.reads:
-            rows = list(answer_rows(samples, self.format, self.frame))
+            rows: list[Any] = list(answer_rows(samples, self.format, self.frame))
             pictures = [row["images"][0] for row in rows]
             made = self._collate(rows)
         else:

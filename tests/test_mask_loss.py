@@ -1,6 +1,7 @@
 """sft/mask_loss.py: each loss is the published formula, whatever the sizes, and the presets are the papers' weights."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -93,7 +94,7 @@ def test_gradients_pull_logits_towards_the_mask():
     logits, targets = draw()
     for name in ("bce", "dice", "focal"):
         given = logits.clone().requires_grad_()
-        weights = {**dict.fromkeys(("bce", "dice", "focal"), 0.0), name: 1.0}
+        weights: dict[str, Any] = {**dict.fromkeys(("bce", "dice", "focal"), 0.0), name: 1.0}
         MaskLoss(**weights)(given, list(targets))["loss"].backward()
         assert given.grad is not None
         assert torch.equal(given.grad < 0, targets > 0.5)
@@ -121,6 +122,7 @@ def test_predicted_iou_learns_the_iou_that_is_reached():
     loss = MaskLoss(iou=2.0)(logits, [target, target], iou=said)["iou"]
     assert loss.item() == pytest.approx(2 * (0.25**2 + 0.5**2) / 2)
     loss.backward()
+    assert said.grad is not None
     assert (said.grad > 0).all()
 
 

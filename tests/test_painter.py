@@ -1,5 +1,7 @@
 """A trained decoder on the small base model: masks from the policy's features, pictures shared, batches harmless."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,7 +17,15 @@ from segmentation.masks import decode
 from segmentation.sample import Found, Invalid, NoTarget
 from tests.runs import BASE, QUICK_GRPO, history, launch
 
-SMALL = {"hidden": 32, "layers": 1, "heads": 4, "feedforward": 64, "pixel": 16, "frequencies": 8, "positions": 4}
+SMALL: dict[str, Any] = {
+    "hidden": 32,
+    "layers": 1,
+    "heads": 4,
+    "feedforward": 64,
+    "pixel": 16,
+    "frequencies": 8,
+    "positions": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +50,7 @@ def _decoder(kind, model, processor):
     return Self1EHead(spec.llm_dim, spec=spec)
 
 
-def _asked(format, processor, count=6):
+def _asked(format, processor, count=6) -> tuple[Any, ...]:
     """Samples with what a perfect policy would have seen and said."""
     scenes = Scenes("val", 40)
     samples = [sample for sample in scenes if sample.targets][:count]
@@ -61,7 +71,8 @@ def test_masks_are_those_of_each_answer_alone(policy, kind):
     together = painter.paint(*asked)
     for row, (prediction, sample) in enumerate(zip(together, asked[1], strict=True)):
         assert isinstance(prediction, Found)
-        alone = painter.paint(*([column[row]] for column in asked))[0]
+        said, samples, chats, images, ids = ([column[row]] for column in asked)
+        alone = painter.paint(said, samples, chats, images, ids)[0]
         assert isinstance(alone, Found)
         for one, other in zip(prediction.instances, alone.instances, strict=True):
             assert one.mask is not None and other.mask is not None
