@@ -4,6 +4,10 @@ A completion of bricks is a box and then some thirty tokens of a mask. When ever
 tokens are made likelier because the box before them was right, which they had no part in: at that length the noise
 outweighs what they are told about themselves. Rewards that come before a token cannot depend on it, so leaving them out
 of its advantage takes noise away and no signal (the reward-to-go of Sutton and Barto, section 13.3).
+
+A text that breaks says nothing of its parts: its box may have been right, and so may 29 of 30 tokens of its mask. Zeros
+for them would teach the box to shun what is hard to draw, and the mask the shape that is easiest to finish. Breaking is
+paid by the rewards that pay all tokens, such as `format`, alone.
 """
 
 from __future__ import annotations
@@ -31,19 +35,24 @@ def inside(ids: Tensor, opening: int, closing: int) -> Tensor:
     return (opened > before) & (ids != opening)
 
 
-def split_advantages(rewards: Tensor, weights: Tensor, paid: Sequence[str], group: int) -> tuple[Tensor, Tensor]:
+def split_advantages(
+    rewards: Tensor, weights: Tensor, paid: Sequence[str], group: int, broken: Tensor
+) -> tuple[Tensor, Tensor]:
     """Advantages of GRPO, summed over the rewards that pay the tokens of masks, and over those that pay the rest.
 
     Args:
         rewards: `(B, F)`, NaN where a reward does not apply. Groups are `group` rows that follow each other.
         weights: `(F,)`.
         paid: for each reward, the tokens it pays: `all`, those of a `mask`, or the `rest`.
+        broken: `(B,)` bool, completions that do not parse: rewards that pay a part do not apply to them.
 
     Returns:
         `(B,)` for tokens of masks, `(B,)` for the others. A reward that does not apply to a completion adds nothing to
         it, and nothing to the mean of its group.
     """
-    grouped = (rewards * weights).view(-1, group, len(paid))  # (B / group, group, F)
+    of_a_part = torch.tensor([tokens != "all" for tokens in paid], device=rewards.device)  # (F,)
+    applied = rewards.masked_fill(broken[:, None] & of_a_part, torch.nan)
+    grouped = (applied * weights).view(-1, group, len(paid))  # (B / group, group, F)
     above = (grouped - grouped.nanmean(1, keepdim=True)).nan_to_num(0.0).view_as(rewards)
     to_masks = above[:, [tokens != "rest" for tokens in paid]].sum(1)
     to_rest = above[:, [tokens != "mask" for tokens in paid]].sum(1)

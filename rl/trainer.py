@@ -142,7 +142,8 @@ class SegGRPOTrainer(GRPOTrainer):
             opening, closing = self._tokenizer.convert_tokens_to_ids(list(self.format.mask_tags or ()))
             masks = inside(output["completion_ids"], opening, closing)
             # all groups, then this process's rows: a group may lie on two processes
-            whole = split_advantages(self._scores, self.reward_weights.to(self._scores), self.paid, group)
+            weights = self.reward_weights.to(self._scores)
+            whole = split_advantages(self._scores, weights, self.paid, group, self._broken)
             output["advantages"] = torch.where(masks, *(part[first : first + len(inputs), None] for part in whole))
         return output
 
@@ -157,7 +158,8 @@ class SegGRPOTrainer(GRPOTrainer):
         mode = "train" if self.model.training else "eval"
         said = [state(prediction) for prediction in predictions]
         shares = torch.tensor([[name == one for name in STATES] for one in said], device=self.accelerator.device)
-        everywhere: Any = gather(shares)
+        everywhere: Any = gather(shares)  # (B, 3)
+        self._broken = everywhere[:, STATES.index("invalid")]
         for name, share in zip(STATES, everywhere.float().mean(0).tolist(), strict=True):
             self._metrics[mode][f"states/{name}"].append(share)
 

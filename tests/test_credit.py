@@ -11,6 +11,7 @@ from segmentation.masks import from_box
 from segmentation.sample import Found, Instance, Invalid, NoTarget, Sample, Target
 
 OPEN, CLOSE = 1, 2
+WHOLE = torch.zeros(4, dtype=torch.bool)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_the_tokens_of_masks(ids, expected):
 def test_what_pays_all_tokens_gives_the_advantages_of_grpo():
     torch.manual_seed(0)
     rewards, weights = torch.rand(8, 3), torch.tensor([1.0, 0.2, 2.0])
-    to_masks, to_rest = split_advantages(rewards, weights, ["all"] * 3, group=4)
+    to_masks, to_rest = split_advantages(rewards, weights, ["all"] * 3, 4, torch.tensor([True] + [False] * 7))
     total = (rewards * weights).sum(1).view(2, 4)
     expected = (total - total.mean(1, keepdim=True)).flatten()
     torch.testing.assert_close(to_masks, expected)
@@ -39,11 +40,19 @@ def test_what_pays_all_tokens_gives_the_advantages_of_grpo():
 def test_a_reward_pays_its_own_tokens_and_one_that_does_not_apply_nothing():
     nan = float("nan")
     rewards = torch.tensor([[1.0, 0.8], [0.0, nan], [0.0, 0.4], [1.0, nan]])  # box, shape
-    to_masks, to_rest = split_advantages(rewards, torch.tensor([1.0, 2.0]), ["rest", "mask"], group=4)
+    to_masks, to_rest = split_advantages(rewards, torch.tensor([1.0, 2.0]), ["rest", "mask"], 4, WHOLE)
     torch.testing.assert_close(to_rest, torch.tensor([0.5, -0.5, -0.5, 0.5]))
     torch.testing.assert_close(to_masks, torch.tensor([0.4, 0.0, -0.4, 0.0]))
-    nothing = split_advantages(torch.full((4, 2), nan), torch.ones(2), ["rest", "mask"], group=4)
+    nothing = split_advantages(torch.full((4, 2), nan), torch.ones(2), ["rest", "mask"], 4, WHOLE)
     assert all((part == 0).all() for part in nothing)
+
+
+def test_a_broken_text_is_paid_for_breaking_alone():
+    rewards = torch.tensor([[1.0, 0.9, 0.8], [0.0, 0.0, 0.0], [1.0, 0.3, 0.4], [1.0, 0.3, 0.6]])  # format, box, shape
+    broken = torch.tensor([False, True, False, False])
+    to_masks, to_rest = split_advantages(rewards, torch.ones(3), ["all", "rest", "mask"], 4, broken)
+    torch.testing.assert_close(to_rest, torch.tensor([0.25 + 0.4, -0.75, 0.25 - 0.2, 0.25 - 0.2]))
+    torch.testing.assert_close(to_masks, torch.tensor([0.25 + 0.2, -0.75, 0.25 - 0.2, 0.25 + 0.0]))
 
 
 def test_shape_is_judged_inside_the_box_alone():
