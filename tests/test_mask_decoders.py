@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segmentation.backbones.features import Features, Spec, projector_cells, stack
 from segmentation.decoders import BoxGuidedDecoder, DSFFDecoder, MaskDecoder, Self1EHead
-from segmentation.decoders.box_guided_layers import box_gate
+from segmentation.decoders.box_guided_layers import Stem, box_gate
 from segmentation.decoders.dsff import DySample, TokenLayer
 from segmentation.decoders.mask_decoder import check_fits, resize_logits
 
@@ -327,6 +327,16 @@ def test_box_guided_pixels_are_a_convolution_of_the_gated_join():
         torch.testing.assert_close(pixels.dot(kernel), logits, atol=1e-4, rtol=1e-4)
         mean = (whole * weight[:, None]).sum((2, 3)) / weight.sum((1, 2))[:, None]
         torch.testing.assert_close(pixels.mean(weight), mean, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("stride", "size"), [(1, (32, 48)), (2, (16, 24)), (4, (8, 12)), (8, (4, 6))])
+def test_the_stem_reads_pixels_at_its_stride(stride, size):
+    assert Stem(16, stride)(torch.rand(1, 3, 32, 48)).shape[-2:] == size
+
+
+def test_a_stem_of_another_stride_is_refused():
+    with pytest.raises(ValueError, match="stem_stride=3"):
+        Stem(16, 3)
 
 
 def test_the_gate_is_the_product_of_four_sigmoids_of_a_widened_box():

@@ -46,9 +46,9 @@ class BoxGuidedDecoder(MaskDecoder):
     Chosen where the paper is silent: pre-norm query layers without self-attention (see QueryLayer), six of them with 8
     heads and an inner width of 2048; states resized bilinearly to the vision grid; a learned position of 32x32, resized
     too; 32 frequencies from half a wave to 128 waves a picture; a box widened by half its margin on each side; a stem
-    of stride 4, resized to four times the vision grid, which is the resolution of the logits (stride 4 for patches of
-    16, 3.5 for patches of 14); 128 pixel channels; kernel and refinement by small MLPs; one object a box, so no maximum
-    over boxes; no dropout.
+    of stride 4, resized to four times the vision grid, which is the resolution of the logits (a stride of 4 for patches
+    of 16, of 3.5 for patches of 14); 128 pixel channels; kernel and refinement by small MLPs; one object a box, so no
+    maximum over boxes; no dropout.
 
     With `use_token=False` and `use_states=False` a box and the vision encoder are enough: no segmentation token in the
     policy and no language-model pass after the one that wrote the box. What is switched off is not created. At Qwen3-VL
@@ -66,6 +66,7 @@ class BoxGuidedDecoder(MaskDecoder):
         positions: rows and columns of the learned position.
         margin: by which share of its size the gate's box is widened.
         sharpness: of the gate's sides, per picture width or height.
+        stem_stride: of the stem, in pixels: a quarter of the encoder's patch, or what is next to it.
         multi_scale: part 1; off: only the last map, projected.
         box_query: the box in part 2; off: the query is made of the token alone, or is the same for all objects.
         pixel_fusion: the stem and the gate of part 3; off: `up` alone.
@@ -91,6 +92,7 @@ class BoxGuidedDecoder(MaskDecoder):
         positions: int = 32,
         margin: float = 0.15,
         sharpness: float = 20.0,
+        stem_stride: int = 4,
         multi_scale: bool = True,
         box_query: bool = True,
         pixel_fusion: bool = True,
@@ -129,7 +131,7 @@ class BoxGuidedDecoder(MaskDecoder):
         self.upsample = Upsample(hidden, pixel)
         self.join_up = nn.Conv2d(pixel, pixel, 1)
         if pixel_fusion:
-            self.stem = Stem(pixel)
+            self.stem = Stem(pixel, stem_stride)
             self.join_stem = nn.Conv2d(pixel, pixel, 1, bias=False)
         self.kernel = MLP(hidden, [hidden, hidden, pixel])
         if refinements:

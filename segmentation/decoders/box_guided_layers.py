@@ -108,11 +108,20 @@ class Upsample(nn.Sequential):
 
 
 class Stem(nn.Sequential):
-    """Pixels to features at a quarter of their resolution: three 3x3 convolutions, the first two of stride 2."""
+    """Pixels to features at `1 / stride` of their resolution: three 3x3 convolutions, the first ones of stride 2.
 
-    def __init__(self, pixel: int) -> None:
+    Raises:
+        ValueError: `stride` is not 1, 2, 4 or 8.
+    """
+
+    def __init__(self, pixel: int, stride: int) -> None:
+        if stride not in (1, 2, 4, 8):
+            raise ValueError(f"BoxGuidedDecoder: stem_stride={stride}: 1, 2, 4 or 8.")
         conv = partial(Conv2dNormActivation, norm_layer=group_norm, activation_layer=nn.GELU, inplace=None)
-        super().__init__(conv(3, pixel // 2, stride=2), conv(pixel // 2, pixel, stride=2), conv(pixel, pixel))
+        first, second, third = (2 if stride >= 2**count else 1 for count in (1, 2, 3))
+        super().__init__(
+            conv(3, pixel // 2, stride=first), conv(pixel // 2, pixel, stride=second), conv(pixel, pixel, stride=third)
+        )
 
 
 def group_norm(width: int) -> nn.GroupNorm:
