@@ -18,7 +18,7 @@ def mask_dice(
     flatter where masks are good already.
 
     Range: 0..1; 0 for `NoTarget` and `Invalid`. None where no answer could be scored: samples without target, and those
-    annotated with boxes only. Source: Dice, Ecology 26 (1945); as a loss, V-Net (arXiv 1606.04797), there of soft masks.
+    annotated with boxes only. Source: Dice (Ecology 26, 1945); as a loss of soft masks, V-Net (arXiv 1606.04797).
 
     Raises:
         ValueError: a `Found` has no mask: the format needs a decoder, and none ran.
@@ -33,7 +33,8 @@ def _score(prediction: Prediction, sample: Sample, mask: RLE | None) -> float | 
         return 0.0
     if mask is None:
         raise ValueError(
-            f"mask_dice: the answer to sample {sample.id} has boxes and no mask; configure a decoder or drop the reward."
+            f"mask_dice: the answer to sample {sample.id} has boxes and no mask; "
+            "configure a decoder or drop the reward."
         )
     seen = overlap(sample, mask)
     assert seen  # the sample has masks

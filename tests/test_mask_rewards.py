@@ -48,7 +48,12 @@ def test_what_applies_and_what_is_nothing(reward):
     assert reward(answers, [targeted] * 3, painted) == [1.0, 0.0, 0.0]
     assert reward(answers, [empty] * 3, painted) == [None] * 3
     assert reward(answers, [boxes] * 3, painted) == [None] * 3
-    assert reward([*answers[::-1], answers[0]], [targeted, empty] * 2, [*painted[::-1], right]) == [0.0, None, 1.0, None]
+    assert reward([*answers[::-1], answers[0]], [targeted, empty] * 2, [*painted[::-1], right]) == [
+        0.0,
+        None,
+        1.0,
+        None,
+    ]
     assert reward([], [], []) == []
 
 
@@ -133,7 +138,7 @@ def test_a_boundary_is_as_wide_as_two_per_cent_of_the_diagonal(height, width, di
 
 def published(first: np.ndarray, second: np.ndarray) -> float:
     """Boundary IoU as in the paper's code: a 3x3 erosion `d` times over, on the whole image, zeros beyond it."""
-    distance = max(int(round(0.02 * math.sqrt(first.shape[0] ** 2 + first.shape[1] ** 2))), 1)
+    distance = max(round(0.02 * math.sqrt(first.shape[0] ** 2 + first.shape[1] ** 2)), 1)
     eroded = (binary_erosion(mask, np.ones((3, 3)), iterations=distance, border_value=0) for mask in (first, second))
     one, other = (mask & ~inside for mask, inside in zip((first, second), eroded, strict=True))
     return (one & other).sum() / max((one | other).sum(), 1)
@@ -178,7 +183,9 @@ def test_properties(reward, drawn):
         return value
 
     assert value(truth, painted, ignore) == value(painted, truth, ignore)
-    assert value(truth, painted | ignore, ignore) == value(truth, painted & ~ignore, ignore)  # whatever is painted there
+    assert value(truth, painted | ignore, ignore) == value(
+        truth, painted & ~ignore, ignore
+    )  # whatever is painted there
     assert value(truth, truth, ignore) == float((truth & ~ignore).any())
     assert value(truth[::-1], painted[::-1], ignore[::-1]) == value(truth, painted, ignore)
 
