@@ -62,11 +62,11 @@ class Sam2Refiner:
             raise ValueError(
                 f"refiner.path={path}: a model of type {kind}; a SAM 2 such as facebook/sam2.1-hiera-large."
             )
-        model: Any
-        model, report = Sam2Model.from_pretrained(path, use_safetensors=True, output_loading_info=True)
+        loaded: Any = Sam2Model.from_pretrained(path, use_safetensors=True, output_loading_info=True)
+        model, report = loaded
         if missing := sorted(report["missing_keys"]):  # transformers would go on with random ones
             raise ValueError(f"refiner.path={path}: {len(missing)} weights are missing, the first is {missing[0]}.")
-        self.model: Any = model.eval()
+        self.model = model.eval()
         self.processor: Any = Sam2Processor.from_pretrained(path)
         self.prompts = prompts
 
@@ -110,7 +110,7 @@ class Sam2Refiner:
         for kinds, where in alike.items():
             if not kinds:
                 continue
-            given = {kind: [shown[at][kind] for at in where] for kind in kinds}
+            given: dict[Prompt, list[Any]] = {kind: [shown[at][kind] for at in where] for kind in kinds}
             output = self.model(
                 image_embeddings=[one.expand(len(where), -1, -1, -1) for one in maps],
                 multimask_output=False,
