@@ -140,7 +140,7 @@ def published(first: np.ndarray, second: np.ndarray) -> float:
     """Boundary IoU as in the paper's code: a 3x3 erosion `d` times over, on the whole image, zeros beyond it."""
     distance = max(round(0.02 * math.sqrt(first.shape[0] ** 2 + first.shape[1] ** 2)), 1)
     one, other = (
-        mask & ~np.asarray(binary_erosion(mask, np.ones((3, 3)), iterations=distance, border_value=0))
+        mask & ~np.array(binary_erosion(mask, np.ones((3, 3)), iterations=distance, border_value=0), dtype=bool)
         for mask in (first, second)
     )
     return (one & other).sum() / max((one | other).sum(), 1)

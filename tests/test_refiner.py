@@ -149,14 +149,15 @@ def test_what_can_not_be_prompted_stays_or_is_an_error(sam2):
     assert mixed == Found((nothing, one(sam2, filled(*LEFT))))
     with pytest.raises(ValueError, match=r"sample 0 has no mask, .*\['mask', 'box'\]\); configure a decoder"):
         one(sam2, Instance(None))
-    with pytest.raises(ValueError, match="sample 0 has no mask"):
-        one(only(sam2, "mask"), Instance(LEFT))
+    with pytest.raises(ValueError, match="sample second has no mask"):
+        sample = picture(0)
+        said = [Found((filled(*LEFT),)), Found((Instance(LEFT),))]
+        only(sam2, "mask").refine(said, [sample, replace(sample, id="second")])
 
 
 def test_a_batch_is_refined_as_its_answers_are_alone(sam2):
-    shared, again = picture(0), replace(picture(0), id="again")
-    again = replace(again, image=shared.image)
-    samples = [shared, picture(1), again, picture(2, 30, 41)]
+    shared = picture(0)
+    samples = [shared, picture(1), replace(shared, id="again"), picture(2, 30, 41)]
     said = [
         Found((filled(*LEFT), filled(*RIGHT), Instance(LEFT))),
         Found((filled(0, 0, 80, 48),)),

@@ -91,22 +91,25 @@ class Sam2Refiner:
         refined = list(predictions)
         for rows in answers.values():
             found = [prediction for row in rows if isinstance(prediction := predictions[row], Found)]
-            made = iter(self._redraw([one for answer in found for one in answer.instances], samples[rows[0]]))
+            whole = [one for answer in found for one in answer.instances]
+            shown = [self._shown(one, samples[row]) for row, a in zip(rows, found, strict=True) for one in a.instances]
+            made = iter(self._redraw(whole, shown, samples[rows[0]]))
             for row, answer in zip(rows, found, strict=True):
                 refined[row] = Found(tuple(next(made) for _ in answer.instances))
         return refined
 
-    def _redraw(self, instances: Sequence[Instance], sample: Sample) -> list[Instance]:
+    def _redraw(
+        self, instances: Sequence[Instance], shown: Sequence[dict[Prompt, Any]], sample: Sample
+    ) -> list[Instance]:
         """The instances on the picture of a sample, with new masks. Those prompted by the same things go together."""
         alike: dict[tuple[Prompt, ...], list[int]] = {}
-        shown = [self._shown(instance, sample) for instance in instances]
         for at, prompt in enumerate(shown):
             alike.setdefault(tuple(prompt), []).append(at)
         redrawn = list(instances)
         if not any(alike):
             return redrawn
         inputs = self.processor(images=open_image(sample), return_tensors="pt")
-        maps = self.model.get_image_embeddings(inputs["pixel_values"].to(self.model.device))
+        maps = self.model.get_image_embeddings(inputs["pixel_values"].to(self.model.device, self.model.dtype))
         for kinds, where in alike.items():
             if not kinds:
                 continue
@@ -152,11 +155,16 @@ class Sam2Refiner:
             framed = self.processor(original_sizes=size, return_tensors="pt", **coordinates)
             inputs |= {key: framed[key].transpose(0, 1) for key in coordinates}
         if "mask" in given:
-            masks = torch.from_numpy(np.stack(given["mask"]).astype(np.float32))[:, None]
             size = self.model.prompt_encoder.mask_input_size
-            share = F.interpolate(masks, size, mode="bilinear", align_corners=False, antialias=True)
-            inputs["input_masks"] = CERTAIN * (2 * share - 1)
+            inputs["input_masks"] = torch.cat([_logits(mask, size) for mask in given["mask"]])
         return {key: value.to(self.model.device, self.model.dtype) for key, value in inputs.items()}
+
+
+def _logits(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Logits `(1, 1, *size)` of a mask `bool (H, W)`; a cell that it covers in part lies between certain and not."""
+    pixels = torch.from_numpy(mask).float()[None, None]
+    share = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
+    return CERTAIN * (2 * share - 1)
 
 
 def _painted(instance: Instance, logits: Tensor, sample: Sample, score: float) -> Instance:
