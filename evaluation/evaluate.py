@@ -3,6 +3,7 @@
     accelerate launch evaluation/evaluate.py model.path=outputs/grpo/policy format=box benchmark=scenes_val
     accelerate launch --num_processes 8 evaluation/evaluate.py engine=vllm benchmark=refcoco_val benchmark.root=/data
     accelerate launch evaluation/evaluate.py ... decoder=trained decoder.path=outputs/decoder/best
+    accelerate launch evaluation/evaluate.py ... refiner=sam2 refiner.path=facebook/sam2.1-hiera-large
 
 Writes predictions.jsonl, metrics.json and overlays.png into output_dir. Run again, it goes on where it stopped.
 Several processes share the samples out; none is answered twice or left out.
@@ -33,7 +34,7 @@ from rollouts.reading import read
 from rollouts.rows import chat, picture
 from rollouts.sections import make_decoder, make_format, make_samples
 from segmentation.data.check import check
-from segmentation.decoders import Decoder, MaskDecoder
+from segmentation.decoders import Decoder, MaskDecoder, Sam2Refiner
 from segmentation.formats import Format
 from segmentation.metrics import Evaluator
 from segmentation.sample import BrokenImage, Invalid, Sample
@@ -59,6 +60,7 @@ def main(cfg: DictConfig) -> None:
     format = make_format(cfg.format, family(cfg.model.path), processor)
     check_tokens(processor, format.new_tokens, cfg.model.path)
     decoder = make_decoder(cfg.decoder)
+    refiner = configs.instantiate(cfg.refiner, where="refiner") if cfg.refiner else None
     samples = make_samples(cfg.benchmark, "benchmark")
     if cfg.on_broken_image == "stop":
         check(samples)
@@ -69,17 +71,20 @@ def main(cfg: DictConfig) -> None:
     mine = [samples[index] for index in range(state.process_index, len(samples), state.num_processes)]
     part = output / f"predictions-{state.process_index}-of-{state.num_processes}.jsonl"
     run = {"checkpoint": str(cfg.model.path), **{k: configs.plain(cfg[k]) for k in ("format", "benchmark", "decoder")}}
+    run["refiner"] = configs.plain(cfg.refiner) or None  # None as in runs from before there was one
     with PredictionWriter(part, run | {k: cfg[k] for k in ("max_tokens", "structured", "answers")}) as writer:
         todo = [sample for sample in mine if sample.id not in writer.finished]
         if todo:
             options = {"regex": format.regex(cfg.structured)} if cfg.structured else {}
             engine = ENGINES[cfg.engine](cfg.model.path, processor, cfg.model.dtype, **options)
             painter = None
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            if refiner:
+                refiner.model.to(device)
             if isinstance(decoder, MaskDecoder):  # it reads features of the engine's own model, if that is at hand
-                device = "cuda" if torch.cuda.is_available() else "cpu"
                 model = engine.model or load_model(cfg.model.path, cfg.model.dtype).to(device).eval()
                 painter, decoder = Painter(decoder, model, processor, format), None
-            answer(engine, todo, format, painter or decoder, writer, cfg, quiet=not state.is_main_process)
+            answer(engine, todo, format, painter or decoder, refiner, writer, cfg, quiet=not state.is_main_process)
     state.wait_for_everyone()
     if state.is_main_process:
         parts = sorted(output.glob(f"predictions-*-of-{state.num_processes}.jsonl"))
@@ -94,6 +99,7 @@ def answer(
     samples: Sequence[Sample],
     format: Format,
     decoder: Decoder | Painter | None,
+    refiner: Sam2Refiner | None,
     writer: PredictionWriter,
     cfg: DictConfig,
     quiet: bool,
@@ -130,6 +136,8 @@ def answer(
             if isinstance(decoder, Painter) and readable:
                 said = [completion.tokens for completion in completions]
                 predictions = decoder.paint(predictions, readable, chats, images, said)
+            if refiner:
+                predictions = refiner.refine(predictions, readable)
             for sample, prediction, text, completion in zip(readable, predictions, texts, completions, strict=True):
                 writer.write(Record.of(sample, prediction, text, len(completion.tokens)))
             progress.update(bar, advance=len(batch))

@@ -18,6 +18,9 @@ from trl import GRPOConfig
 import configs
 from configs.record import git_state
 from configs.strict import locate, nearest
+from rewards.boundary_iou import boundary_iou
+from rewards.mask_dice import mask_dice
+from rollouts.sections import make_rewards
 
 ROOT = Path(configs.__file__).parents[1]
 
@@ -258,6 +261,23 @@ def test_every_choice_of_every_group_composes_and_names_what_exists(name):
             for path in (ROOT / "configs" / group).glob("*.yaml"):
                 for target in _targets(OmegaConf.to_container(compose(name, [f"{group}={path.stem}"]))):
                     locate(target, f"{group}={path.stem}")
+
+
+def test_a_reward_of_no_preset_joins_one():
+    chosen = ["rewards=[default,mask_dice,boundary_iou]", "rewards.mask_dice.weight=0.5", "rewards.mask_iou.weight=0"]
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        default, joined = compose("grpo").rewards, compose("grpo", chosen).rewards
+    rewards, weights, paid = make_rewards(joined)
+    assert [*rewards] == [*default, "mask_dice", "boundary_iou"] and set(paid) == {"all"}
+    assert rewards["mask_dice"] is mask_dice and rewards["boundary_iou"] is boundary_iou
+    assert dict(zip(rewards, weights, strict=True))["mask_dice"] == 0.5
+    assert dict(zip(rewards, weights, strict=True))["mask_iou"] == 0
+
+
+def test_no_refiner_is_the_default_and_one_needs_a_path():
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        assert compose("evaluate").refiner == {}
+        assert OmegaConf.missing_keys(compose("evaluate", ["refiner=sam2"])) == {"refiner.path"}
 
 
 def _targets(section: Any) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Mask decoders: from what a completion says to masks. One file a decoder.
 
 `Decoder` is what the untrained ones can do, `MaskDecoder` what the trained ones can, which see the policy's features.
+`Sam2Refiner` redraws the masks of any of them.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from segmentation.decoders.box_guided import BoxGuidedDecoder
     from segmentation.decoders.dsff import DSFFDecoder
     from segmentation.decoders.mask_decoder import MaskDecoder
+    from segmentation.decoders.refiner import Sam2Refiner
     from segmentation.decoders.self1e import Self1EHead
 
 _TRAINED = {
     "BoxGuidedDecoder": "box_guided",
     "DSFFDecoder": "dsff",
     "MaskDecoder": "mask_decoder",
+    "Sam2Refiner": "refiner",
     "Self1EHead": "self1e",
 }
 
@@ -54,6 +57,7 @@ __all__ = [
     "DSFFDecoder",
     "BoxGuidedDecoder",
     "Self1EHead",
+    "Sam2Refiner",
     "decode_columns",
     "decode_grid",
     "encode_grid",
