@@ -51,7 +51,7 @@ quickstart: setup ## warm start, GRPO and evaluation on synthetic scenes: at mos
 	$(BIN)/python rl/quickstart.py
 
 test: setup ## the tests, with the coverage that segmentation/ and rewards/ must each have
-	$(BIN)/python -m pytest -q -m "not slow" --durations=15 --cov --cov-report=
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --cov --cov-report=
 	$(BIN)/coverage report --include="segmentation/*" --fail-under=95
 	$(BIN)/coverage report --include="rewards/*" --fail-under=95
 

@@ -12,7 +12,21 @@ settings.register_profile("refseg", deadline=None)  # a busy machine is no failu
 settings.load_profile("refseg")
 
 
+def share_the_machine() -> None:
+    """Give each worker of pytest-xdist cores and a port of its own, and so what it launches."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        number, count = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        if cores := sorted(os.sched_getaffinity(0))[number::count]:
+            os.sched_setaffinity(0, cores)
+        os.environ["MASTER_PORT"] = str(29600 + number)
+
+
+share_the_machine()  # before torch is imported, which counts the cores
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    long = {item.path for item in items if item.get_closest_marker("vllm")}
+    items.sort(key=lambda item: item.path not in long)  # files with engines first: no worker ends with them alone
     if os.environ.get("REFSEG_DATA"):
         return
     for item in items:

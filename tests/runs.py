@@ -25,17 +25,10 @@ QUICK_GRPO = [
 def command(script: str, *overrides: object, processes: int = 1) -> list[str]:
     """`accelerate launch script overrides...` with this interpreter's accelerate."""
     accelerate = str(Path(sys.executable).with_name("accelerate"))
-    shape = [
-        "--num_processes",
-        str(processes),
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-    ]
-    return [accelerate, "launch", *shape, "--dynamo_backend", "no", "--cpu", script, *map(str, overrides)]
+    shape = ["--num_processes", str(processes), "--num_machines", "1", "--cpu"]
+    shape += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    shape += ["--main_process_port", os.environ.get("MASTER_PORT", "29500")]
+    return [accelerate, "launch", *shape, script, *map(str, overrides)]
 
 
 def launch(script: str, *overrides: object, processes: int = 1) -> str:
