@@ -54,8 +54,9 @@ def compare(before: Path, after: Path, samples: Sequence[Sample], protocol: Prot
         for name, gain in gains.items()
     }
     by, changes = _changes(old.rows, new.rows, {sample.id: sample.expression for sample in samples})
+    changes = sorted(changes, key=lambda change: (-abs(change["difference"]), change["id"]))
     wins = [change for change in changes if change["difference"] > 0]
-    losses = [change for change in reversed(changes) if change["difference"] < 0]
+    losses = [change for change in changes if change["difference"] < 0]
     return {
         "before": str(before),
         "after": str(after),
@@ -74,7 +75,7 @@ def compare(before: Path, after: Path, samples: Sequence[Sample], protocol: Prot
 
 
 def _changes(before: Sequence[Row], after: Sequence[Row], expressions: dict[str, str]) -> tuple[str, list[dict]]:
-    """What samples are compared by, and how each changed, the largest gain first and the largest loss last."""
+    """What samples are compared by, and how each changed."""
     rows = [*before, *after]
     if all(row.iou is not None for row in rows):
         by, scores = "IoU", [row.iou or 0.0 for row in rows]
@@ -94,7 +95,7 @@ def _changes(before: Sequence[Row], after: Sequence[Row], expressions: dict[str,
         }
         for old, new, was, now in zip(before, after, scores[: len(before)], scores[len(before) :], strict=True)
     ]
-    return by, sorted(changes, key=lambda change: (-change["difference"], change["id"]))
+    return by, changes
 
 
 def report(comparison: dict[str, Any], shown: int) -> None:
