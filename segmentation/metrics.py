@@ -89,7 +89,7 @@ class Evaluator:
         rows = self.rows
         counted = {name: sum(row.state == name for row in rows) for name in ("found", "no_target", "invalid")}
         return {
-            **{name: terms and ratio(terms) for name, terms in sums(rows, self.protocol).items()},
+            **{name: ratio(terms) if terms else None for name, terms in sums(rows, self.protocol).items()},
             "n_expected": self.n_expected,
             "n_scored": len(rows),
             **{f"n_{name}": count for name, count in counted.items()},

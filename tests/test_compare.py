@@ -105,9 +105,9 @@ def test_without_masks_and_boxes_there_is_nothing_to_compare(tmp_path: Path):
         with PredictionWriter(tmp_path / name / "predictions.jsonl", {}) as writer:
             for asked in samples:
                 writer.write(Record.of(asked, Found((Instance(None),)), "[SEG]", 1))
-    paths = [tmp_path / name / "predictions.jsonl" for name in "ab"]
+    before, after = (tmp_path / name / "predictions.jsonl" for name in "ab")
     with pytest.raises(ValueError, match="with a decoder that paints them"):
-        compare(*paths, samples, Lisa())
+        compare(before, after, samples, Lisa())
 
 
 def test_a_file_of_another_benchmark_is_an_error(files):
