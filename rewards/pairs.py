@@ -132,7 +132,7 @@ def _scale(sample: Sample, frame: Frame | None) -> np.ndarray:
 
 def _within(points: np.ndarray, around: np.ndarray) -> np.ndarray:
     """Whether points `(..., 2)` lie in boxes `(..., 4)`, their edges included."""
-    return ((points >= around[..., :2]) & (points <= around[..., 2:])).all(axis=-1)
+    return np.asarray(((points >= around[..., :2]) & (points <= around[..., 2:])).all(axis=-1))
 
 
 def _points(found: Found, sample: Sample) -> np.ndarray:

@@ -73,6 +73,8 @@ def repeats(text: str, **options) -> float | None:
 def test_non_repeat_counts_sentences_that_come_back():
     assert [repeats(text) for text in ("A. B.", "A. B. A.", "A. B. A. B.", "A . A. A", "", "...")] == [1, 1, 0, 0, 1, 1]
     assert [repeats("A. B. A.", allowed=allowed) for allowed in (0, 1)] == [0, 1]
+    with pytest.raises(ValueError, match="unit='lines' cannot be repeated; set it to one of sentences, ngrams"):
+        repeats("A.", unit="lines")
 
 
 def test_non_repeat_counts_new_runs_of_words():
