@@ -66,7 +66,9 @@ def preset(name: str, format: Format | None = None, *changes: str) -> Preset:
     """The preset of that name, with the format it is meant for unless another is given, and changes such as `a.b=1`."""
     section = OmegaConf.merge(OmegaConf.load(FOLDER / f"{name}.yaml"), OmegaConf.from_dotlist(list(changes)))
     assert isinstance(section, DictConfig)
-    return Preset(*make_rewards({str(key): value for key, value in section.items()}), format or FORMATS.get(name, BoxFormat)())
+    return Preset(
+        *make_rewards({str(key): value for key, value in section.items()}), format or FORMATS.get(name, BoxFormat)()
+    )
 
 
 def _thinking() -> Format:
