@@ -15,7 +15,10 @@ from PIL import Image
 from segmentation import boxes, masks
 from segmentation.data import safe_pickle
 from segmentation.data.check import check
-from segmentation.data.refer import DATASETS, Expressions, Instances, Ref, Refer
+from segmentation.data.expressions import Expressions
+from segmentation.data.instances import Instances
+from segmentation.data.refer import DATASETS, Refer
+from segmentation.data.refs import Ref
 from segmentation.sample import open_image
 
 HEIGHT, WIDTH = 48, 64
@@ -37,7 +40,7 @@ def write_refer(
 
     Each object has a ref with two sentences in each of val, train and testA. `edit` changes refs and instances first.
     """
-    images = root / DATASETS[name][0]
+    images = root / DATASETS[name].images
     images.mkdir(parents=True)
     rng = np.random.default_rng(0)
     instances: dict = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "cup"}]}
@@ -124,12 +127,12 @@ def test_a_split_name_matches_what_the_refer_api_matches(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "split_by"), [(name, split_by) for name, (_, splitters) in DATASETS.items() for split_by in splitters]
+    ("name", "split_by"), [(name, split_by) for name, layout in DATASETS.items() for split_by in layout.splitters]
 )
 def test_every_dataset_is_found_where_the_refer_api_puts_it(tmp_path, name, split_by):
     data = Refer(write_refer(tmp_path, name, split_by), name, split_by, "train")
     check(data)
-    folder = "saiapr_tc-12" if name == "refclef" else "mscoco/images/train2014"
+    folder = {"refclef": "saiapr_tc-12", "rrsisd": "rrsisd/JPEGImages"}.get(name, "mscoco/images/train2014")
     assert data[0].image == tmp_path / "images" / folder / "COCO_train2014_000000000000.jpg"
     assert data[0].id == f"{name}-{split_by}-train-2-20"
 
@@ -149,7 +152,7 @@ def test_a_ref_may_mean_several_objects_or_none(tmp_path):
 
     root = write_refer(tmp_path, edit=share_an_image)
     refs = [Ref(1, "val", 100, (200, 201), ((5, "both cups"),)), Ref(2, "val", 100, (), ((6, "the dog"),))]
-    instances = Instances(root / "refcoco/instances.json", root / DATASETS["refcoco"][0], refs)
+    instances = Instances(root / "refcoco/instances.json", root / DATASETS["refcoco"].images, refs)
     both, none = Expressions("grefcoco", "grefcoco-unc", refs, instances, "each")
     assert len(both.targets) == 2 and both.id == "grefcoco-unc-val-1-5"
     assert none.targets == () and none.mask == masks.empty(HEIGHT, WIDTH)
@@ -178,12 +181,12 @@ def test_the_garbage_collector_is_left_as_it_was(tmp_path):
 
 
 WRONG_ARGUMENTS = [
-    ({"name": "refcoc"}, ValueError, r"data\.name='refcoc' .*refcoco, refcoco\+, refcocog, refclef"),
+    ({"name": "refcoc"}, ValueError, r"data\.name='refcoc' .*refcoco, refcoco\+, refcocog, refclef, rrsisd"),
     ({"split_by": "umd"}, ValueError, r"data\.split_by='umd'.*unc or google"),
     ({"split": "vall"}, ValueError, r"data\.split='vall'.*val \(5 refs\), train \(5 refs\), testA \(5 refs\)"),
     ({"split": "testB"}, ValueError, r"data\.split='testB'.*has no ref of it"),
     ({"split": ""}, ValueError, r"data\.split=''"),
-    ({"sentences": "all"}, ValueError, r"data\.sentences='all'.*'each' or 'joined'"),
+    ({"sentences": "all"}, ValueError, r"data\.sentences='all'.*'each', 'first' or 'joined'"),
     ({"name": "refcoco+"}, FileNotFoundError, r"refcoco\+/refs\(unc\)\.p: no such file.*refcoco\+/instances\.json"),
     ({"split_by": "google"}, FileNotFoundError, r"refs\(google\)\.p: no such file.*images/mscoco/images/train2014"),
 ]
