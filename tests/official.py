@@ -66,7 +66,7 @@ def nothing(_: Any) -> None:
 
 
 def write_grefcoco(root: Path, edit: Edit = nothing) -> Path:
-    """Two images of two objects, one of them a crowd. Refs: both, the left (train); none, an object and a crowd (val)."""
+    """Two images of two objects, one a crowd. Refs: both, and the left (train); none, and an object with a crowd."""
     image = photo(root / "images/mscoco/images/train2014/COCO_train2014_000000000007.jpg")
     photo(image.with_name("COCO_train2014_000000000008.jpg"))
 

@@ -2,8 +2,6 @@ import csv
 import gc
 import json
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -20,6 +18,7 @@ from segmentation.data.instances import Instances
 from segmentation.data.refer import DATASETS, Refer
 from segmentation.data.refs import Ref
 from segmentation.sample import open_image
+from tests.bench.bench_data import WORK, measure, write_full_size
 
 HEIGHT, WIDTH = 48, 64
 BOX = (10.0, 20.0, 34.0, 40.0)  # every object fills it
@@ -343,56 +342,7 @@ def test_real_masks_fill_their_boxes_and_real_images_open(real_data):
 
 @pytest.mark.slow
 def test_files_of_refcocos_true_size_load_in_ten_seconds_and_two_gigabytes(tmp_path):
-    _write_full_size(tmp_path)
-    script = (
-        "import resource, sys, time; from segmentation.data.refer import Refer; start = time.process_time()\n"
-        "samples = Refer(sys.argv[1], split='train')\n"
-        "print(len(samples), time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    said = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True).stdout
-    samples, seconds, kilobytes = map(float, said.split())
+    write_full_size(tmp_path)
+    samples, seconds, mebibytes = measure(tmp_path, WORK["RefCOCO: files to a dataset"])
     assert samples == 142_210
-    assert seconds <= 10 and kilobytes < 2 * 2**20, said
-
-
-def _write_full_size(root: Path) -> None:
-    """50,000 refs with 142,210 sentences about 196,771 annotations, as protocol 0, which is the slowest to read."""
-    rng = np.random.default_rng(0)
-    words = ["man", "woman", "left", "right", "red", "shirt", "in", "of", "with", "dog", "giraffe", "chair", "middle"]
-    images = [
-        {
-            "id": i,
-            "file_name": f"COCO_train2014_{i:012d}.jpg",
-            "height": 480,
-            "width": 640,
-            "date_captured": "2013-11-14",
-        }
-        for i in range(19_994)
-    ]
-    angles = np.linspace(0, 2 * np.pi, 30, endpoint=False)
-    ring = np.stack([320 + 100 * np.cos(angles), 240 + 90 * np.sin(angles)], 1).ravel()
-    annotations = [
-        {
-            "id": i,
-            "image_id": i % len(images),
-            "category_id": 1,
-            "bbox": [220.5, 150.25, 200.0, 180.5],
-            "area": 28274.33,
-            "iscrowd": 0,
-            "segmentation": [np.round(ring + rng.normal(0, 3, 60), 2).tolist() for _ in range(1 + (i % 5 == 0))],
-        }
-        for i in range(196_771)
-    ]
-    refs, numbers = [], iter(range(142_210))
-    for i in range(50_000):
-        sentences = []
-        for number in [next(numbers) for _ in range(3 if i < 42_210 else 2)]:
-            tokens = rng.choice(words, rng.integers(1, 7)).tolist()
-            text = " ".join(tokens)
-            sentences.append({"tokens": tokens, "raw": text, "sent": text, "sent_id": number})
-        ids = {"ref_id": i, "ann_id": 3 * i, "image_id": 3 * i % len(images), "category_id": 1}
-        refs.append({**ids, "split": "train", "file_name": f"COCO_{i}.jpg", "sentences": sentences})
-    (root / "refcoco").mkdir()
-    (root / "refcoco/refs(unc).p").write_bytes(pickle.dumps(refs, 0))
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cup"}]}
-    (root / "refcoco/instances.json").write_text(json.dumps(content))
+    assert seconds <= 10 and mebibytes < 2 * 2**10, (seconds, mebibytes)
