@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 
+from configs.strict import locate
 from segmentation import masks
 from segmentation.data.check import check
 from segmentation.data.grefcoco import GRefCOCO
 from segmentation.data.refer import Refer
-from tests.official import HEIGHT, LEFT, RIGHT, WIDTH, rle, write_grefcoco
+from tests.official import HEIGHT, LEFT, RIGHT, WIDTH, polygon, rle, write_grefcoco
 from tests.test_refer import write_refer
 
 
@@ -115,6 +116,18 @@ def test_what_lies_outside_its_image_is_an_error(tmp_path, edit, said):
         GRefCOCO(write_grefcoco(tmp_path, edit), "train")[0]
 
 
+def test_a_polygon_without_points_is_passed_over(tmp_path):
+    root = write_grefcoco(tmp_path, in_shape(segmentation=[[], polygon(LEFT), [4, 8, 5, 9]]))
+    assert GRefCOCO(root, "train")[2].mask == rle(LEFT)
+
+
+def test_a_file_that_is_not_utf_8_is_named(tmp_path):
+    root = write_grefcoco(tmp_path)
+    (root / "grefcoco/instances.json").write_bytes(b'{"caf\xe9": 1}')
+    with pytest.raises(ValueError, match=r"instances\.json: not complete JSON \('utf-8' codec"):
+        GRefCOCO(root)
+
+
 def test_a_slip_over_the_border_is_clipped(tmp_path):
     edge = [[4.0, 8, 65, 8, 65, 49, 4, 49]]
     mask = GRefCOCO(write_grefcoco(tmp_path, in_shape(segmentation=edge)), "train")[2].mask
@@ -197,6 +210,26 @@ def test_full_grefcoco_has_the_published_counts(real_data):
     }
     assert counts == {"train": 78_930, "val": 8_163, "testA": 6_266, "testB": 4_618}
     assert len(GRefCOCO(real_data / "full", "train")) == 209_344
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "options", "count"),
+    [
+        ("reasonseg.ReasonSeg", {"split": "train"}, 239),
+        ("reasonseg.ReasonSeg", {"split": "val"}, 200),
+        ("reasonseg.ReasonSeg", {"split": "test"}, 779),
+        ("refcoco_m.RefCOCOM", {}, 5_598),
+        ("refcoco_m.RefCOCOM", {"sentences": "joined"}, 2_080),
+    ],
+)
+def test_other_full_files_have_the_published_counts(real_data, dataset, options, count):
+    try:
+        data = locate(f"segmentation.data.{dataset}", "data")(real_data / "full", **options)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    assert len(data) == count
 
 
 def test_masks_of_both_objects_do_not_overlap(tmp_path):

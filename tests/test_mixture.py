@@ -2,8 +2,10 @@ import json
 from collections import Counter
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 import configs
+import configs.entry
 from rollouts.sections import make_samples, make_training_samples
 from segmentation.data.check import BrokenData, check
 from segmentation.data.grefcoco import GRefCOCO
@@ -150,6 +152,26 @@ def test_a_config_makes_a_mixture(tmp_path):
     mixture = make_samples(section(tmp_path))
     assert isinstance(mixture, Mixture) and Counter(name for name, _ in places(mixture)) == {"refcoco": 8, "scenes": 4}
     assert len(make_training_samples(section(tmp_path))) == 12
+
+
+def composed(root, *overrides: str):
+    with initialize_config_dir(str(configs.entry.CONFIGS), version_base=None):
+        cfg = compose("warm_start", ["data=mixture", f"data.root={root}", *overrides])
+    configs.entry.check_config(cfg, cfg)
+    return make_samples(cfg.data)
+
+
+def test_parts_are_added_and_removed_on_the_command_line(tmp_path):
+    leaky(tmp_path)
+    less = ["~data.parts.refcoco_plus", "~data.parts.refcocog", "~data.parts.grefcoco"]
+    more = ["+data@data.parts.scenes=scenes", "data.parts.scenes.length=3", "data.weights={refcoco: 1, scenes: 2}"]
+    assert len(composed(tmp_path, *less)) == 8
+    mixture = composed(tmp_path, *less, *more, "data.length=30")
+    assert Counter(name for name, _ in places(mixture)) == {"refcoco": 10, "scenes": 20}
+    held = ["+benchmark@data.held_out.gref=grefcoco_val", f"data.held_out.gref.root={tmp_path}/g"]
+    assert {s.image_id for s in composed(tmp_path, *less, *held)} == {101, 103, 104}
+    with pytest.raises(configs.ConfigError, match=r"data\.held_out\.gref\.root: no value; give one"):
+        composed(tmp_path, *less, held[0])
 
 
 @pytest.mark.parametrize(

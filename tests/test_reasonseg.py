@@ -149,7 +149,8 @@ def test_real_annotations(real_data, tmp_path):
         content = json.loads(file.read_text(encoding="cp1252"))
         corners = np.array([point for shape in content["shapes"] for point in shape["points"]]).max(0)
         (tmp_path / "ReasonSeg/train" / file.name).write_bytes(file.read_bytes())
-        Image.new("RGB", tuple(int(edge) + 1 for edge in corners)).save(tmp_path / f"ReasonSeg/train/{file.stem}.jpg")
+        size = int(corners[0]) + 1, int(corners[1]) + 1
+        Image.new("RGB", size).save(tmp_path / f"ReasonSeg/train/{file.stem}.jpg")
     data = ReasonSeg(tmp_path, "train", sentences="each")
     assert len(data) == 7 and len(ReasonSeg(tmp_path, "train")) == 2
     phrase, sentence = data[0], data[1]

@@ -115,10 +115,7 @@ class Instances:
     def _mask(self, ref: Ref, number: int | str) -> masks.RLE:
         picture = self.picture(ref)
         with located(f"{self.path}: annotation {number} of ref {ref.id}"):
-            mask = mask_of(self._annotations[number]["segmentation"], picture.height, picture.width)
-            if not masks.area(mask):
-                raise ValueError("segmentation encloses no pixel of its image; data.skip_refs can leave the ref out.")
-            return mask
+            return mask_of(self._annotations[number]["segmentation"], picture.height, picture.width)
 
     def _target(self, ref: Ref, number: int | str) -> Target:
         entry, picture, mask = self._annotations[number], self.picture(ref), self._mask(ref, number)

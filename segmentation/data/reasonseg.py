@@ -126,7 +126,7 @@ class ReasonSeg(Samples):
         height, width = size_of(annotation.file.with_suffix(".jpg"))
         with located(str(annotation.file)):
             for number, shape in enumerate(annotation.shapes):
-                check_inside(shape.points[:, 0], shape.points[:, 1], height, width, f"polygon {number} of shapes")
+                check_inside(*shape.points.T.tolist(), height, width, f"polygon {number} of shapes")
             target, ignored = paint(annotation.shapes, height, width)
             if self.ignore == "target":
                 target |= ignored

@@ -45,10 +45,10 @@ def box_of(bbox: Sequence[float], height: int, width: int) -> Box:
 
 def target_of(mask: masks.RLE, box: Box | None = None, label: str | None = None) -> Target:
     """A target of a mask, with the box around it unless the file has one. Raises ValueError if it has no pixel."""
-    around = masks.box(mask)
-    if around is None:
-        raise ValueError("segmentation encloses no pixel of its image.")
-    return Target(box or around, mask, label)
+    box = masks.box(mask) if box is None or not masks.area(mask) else box
+    if box is None:
+        raise ValueError("segmentation encloses no pixel of its image; a data.skip... option can leave it out.")
+    return Target(box, mask, label)
 
 
 def check_inside(xs: Sequence[float], ys: Sequence[float], height: int, width: int, what: str) -> None:

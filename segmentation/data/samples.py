@@ -47,16 +47,16 @@ class Samples(Sequence[Sample]):
 
 
 class Shard(Samples):
-    """Every `count`-th sample of a dataset, from the `number`-th on: what one of `count` processes sees of it."""
+    """Every `shards`-th sample of a dataset, from the `number`-th on: what one of `shards` processes sees of it."""
 
-    def __init__(self, samples: Sequence[Sample], number: int, count: int) -> None:
-        if not 0 <= number < count:
-            raise ValueError(f"shard {number} of {count}: shards are numbered from 0 to {count - 1}.")
-        self.samples, self.number, self.count = samples, number, count
+    def __init__(self, samples: Sequence[Sample], number: int, shards: int) -> None:
+        if not 0 <= number < shards:
+            raise ValueError(f"shard {number} of {shards}: shards are numbered from 0 to {shards - 1}.")
+        self.samples, self.number, self.shards = samples, number, shards
 
     def __len__(self) -> int:
-        return len(range(self.number, len(self.samples), self.count))
+        return len(range(self.number, len(self.samples), self.shards))
 
     def sample(self, index: int) -> Sample:
         """The sample of an index of the shard."""
-        return self.samples[self.number + index * self.count]
+        return self.samples[self.number + index * self.shards]
