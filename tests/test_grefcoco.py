@@ -109,6 +109,7 @@ def in_shape(**changes):
         ),
         (in_shape(segmentation=[[-20, 8, 20, 8, 20, 40]]), "a polygon .* far outside its image of 64x48"),
         (in_shape(bbox=[4, 8, 20, 100]), r"bbox \[4, 8, 20, 100\] reaches .* to \(24, 108\), far outside"),
+        (in_shape(bbox=[float("nan"), 8, 20, 10]), r"bbox \[nan, 8, 20, 10\] .* far outside"),
     ],
 )
 def test_what_lies_outside_its_image_is_an_error(tmp_path, edit, said):

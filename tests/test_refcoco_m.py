@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from segmentation.data.check import check
+from segmentation.data.check import BrokenData, check
 from segmentation.data.refcoco_m import RefCOCOM
 from segmentation.sample import BrokenImage
 from tests.official import HEIGHT, LEFT, RIGHT, WIDTH, bbox, rle
@@ -62,6 +62,13 @@ def test_each_sample_has_the_picture_of_its_row_in_any_order(tmp_path):
     for index in (6, 0, 3, 5, 2):
         picture = data[index].image
         assert isinstance(picture, Image.Image) and np.asarray(picture)[0, 0, 0] == data.image_id(index)
+
+
+def test_the_check_reaches_the_end_though_pictures_are_in_no_file_of_their_own(tmp_path):
+    content = rows()
+    content[2]["samples"][0]["bbox"] = [0, 0, 0, 0]
+    with pytest.raises(BrokenData, match=r"2 of 7 .*\n- .*sample 90 of image 9: bbox \[0\.0, .* has no area"):
+        check(RefCOCOM(write(tmp_path, content)), opened=14)
 
 
 def test_pictures_are_not_opened_on_loading(tmp_path):

@@ -61,7 +61,8 @@ def check(
         total += count
         first = min((opened + 1) // 2, count)
         read = {*range(first), *random.Random(seed).sample(range(count), min(opened - first, count))}
-        _look_over(part, count, read, limit is None, ids, problems, unreadable if on_error == "skip" else problems)
+        trusted = opened if limit is None else count
+        _look_over(part, count, read, trusted, ids, problems, unreadable if on_error == "skip" else problems)
     if not total:
         raise BrokenData("the dataset has no samples; check data.split.")
     if unreadable:
@@ -74,12 +75,15 @@ def _look_over(
     samples: Sequence[Sample],
     count: int,
     read: set[int],
-    trusting: bool,
+    trusted: int,
     ids: set[str],
     problems: list[str],
     unreadable: list[str],
 ) -> None:
-    """Notes what is wrong with the first `count` samples, of which the images of `read` are read in full."""
+    """Notes what is wrong with the first `count` samples, of which the images of `read` are read in full.
+
+    After `trusted` samples, one whose picture is in no file ends it, unless only those of `read` are looked at anyway.
+    """
     exists = cache(Path.is_file)
     costly = isinstance(samples, Samples) and samples.costly
     for index in sorted(read) if costly else range(count):
@@ -95,7 +99,7 @@ def _look_over(
         except ValueError as error:
             problems.append(str(error))
         else:
-            if trusting and index + 1 >= len(read) and not isinstance(sample.image, Path):
+            if not costly and index + 1 >= trusted and not isinstance(sample.image, Path):
                 break
 
 

@@ -56,7 +56,7 @@ def check_inside(xs: Sequence[float], ys: Sequence[float], height: int, width: i
     if not len(xs):
         return
     across, down = max(2.0, SLIP * width), max(2.0, SLIP * height)
-    if min(xs) < -across or max(xs) > width + across or min(ys) < -down or max(ys) > height + down:
+    if not (min(xs) >= -across and max(xs) <= width + across and min(ys) >= -down and max(ys) <= height + down):
         raise ValueError(
             f"{what} reaches from ({min(xs):g}, {min(ys):g}) to ({max(xs):g}, {max(ys):g}), far outside its image of "
             f"{width}x{height}; image and annotation do not belong together."
