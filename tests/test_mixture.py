@@ -154,11 +154,13 @@ def test_a_config_makes_a_mixture(tmp_path):
     assert len(make_training_samples(section(tmp_path))) == 12
 
 
-def composed(root, *overrides: str):
+def composed(root, *overrides: str) -> Mixture:
     with initialize_config_dir(str(configs.entry.CONFIGS), version_base=None):
         cfg = compose("warm_start", ["data=mixture", f"data.root={root}", *overrides])
     configs.entry.check_config(cfg, cfg)
-    return make_samples(cfg.data)
+    made = make_samples(cfg.data)
+    assert isinstance(made, Mixture)
+    return made
 
 
 def test_parts_are_added_and_removed_on_the_command_line(tmp_path):

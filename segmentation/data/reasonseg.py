@@ -126,7 +126,8 @@ class ReasonSeg(Samples):
         height, width = size_of(annotation.file.with_suffix(".jpg"))
         with located(str(annotation.file)):
             for number, shape in enumerate(annotation.shapes):
-                check_inside(*shape.points.T.tolist(), height, width, f"polygon {number} of shapes")
+                xs, ys = shape.points.T.tolist()
+                check_inside(xs, ys, height, width, f"polygon {number} of shapes")
             target, ignored = paint(annotation.shapes, height, width)
             if self.ignore == "target":
                 target |= ignored
