@@ -13,7 +13,7 @@ from segmentation.data.leaks import held_out
 from segmentation.data.mixture import Mixture
 from segmentation.data.refer import Refer
 from segmentation.data.samples import Shard
-from segmentation.data.scenes import Scenes
+from segmentation.data.scenes import Scenes, _phrased
 from tests.official import write_grefcoco
 from tests.test_refer import write_refer
 
@@ -132,6 +132,12 @@ def test_what_one_part_holds_out_is_dropped_from_the_others(tmp_path):
     assert held_out(parts.values()) == {100, 102}
     with pytest.raises(ValueError, match=r"data\.parts\.grefcoco: no sample is left.*data\.leaks=keep"):
         Mixture(parts)
+
+
+def test_made_up_pictures_are_not_made_to_look_for_leaks(tmp_path):
+    drawn = _phrased.cache_info().misses
+    Mixture({"refcoco": leaky(tmp_path)["refcoco"], "scenes": Scenes(length=100_000)})
+    assert _phrased.cache_info().misses == drawn
 
 
 def test_only_the_first_rank_prints(capsys, monkeypatch):
