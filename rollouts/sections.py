@@ -15,6 +15,7 @@ from configs import strict
 from rollouts.policy import LANGUAGE_LINEARS, Processor, convention
 from segmentation import masks
 from segmentation.data.check import Opened, check
+from segmentation.data.mixture import dataset_section
 from segmentation.formats import Format, Reasoning
 from segmentation.formats.reasoning import Parts
 from segmentation.sample import Found, Instance, Sample, Target
@@ -39,9 +40,7 @@ def make_format(section: Mapping[str, Any], model_type: str, processor: Processo
 
 def make_samples(section: Mapping[str, Any], where: str = "data") -> Sequence[Sample]:
     """The dataset that the section names. `on_error` is no business of the dataset's, but of who opens its images."""
-    values = configs.plain(section)
-    values.pop("on_error", None)
-    return configs.instantiate(values, where=where)
+    return configs.instantiate(dataset_section(configs.plain(section)), where=where)
 
 
 def make_training_samples(section: Mapping[str, Any]) -> Opened:
