@@ -14,12 +14,12 @@ from trl.extras.profiling import profiling_context
 
 from rl.credit import inside, split_advantages
 from rollouts.painter import Painter, Seen
-from rollouts.reading import read
+from rollouts.reading import read, read_parts
 from rollouts.vllm_engine import TrainingEngine
 from segmentation.backbones import unwrap
 from segmentation.decoders import Decoder, MaskDecoder
 from segmentation.formats import Format
-from segmentation.sample import Prediction, Sample, prediction_mask, state
+from segmentation.sample import Prediction, prediction_mask, state
 
 Reward = Callable[..., list[float | None]]
 STATES = ("found", "no_target", "invalid")
@@ -27,6 +27,9 @@ STATES = ("found", "no_target", "invalid")
 
 class SegGRPOTrainer(GRPOTrainer):
     """GRPOTrainer with a format, an optional mask decoder, and rewards of `(predictions, samples, masks)`.
+
+    Rewards are also given `texts`, the completions as written, `parts`, their thoughts and answers apart where the
+    format has thoughts, and TRL's own columns, such as `completion_ids`.
 
     Rows carry `prompt`, `image` and `sample` (`rollouts.rows.prompt_rows`). It overrides what TRL 1.16 has no hook for:
 
@@ -105,14 +108,16 @@ class SegGRPOTrainer(GRPOTrainer):
     ) -> torch.Tensor:
         samples = [row["sample"] for row in inputs]
         with profiling_context(self, "parse"):
-            predictions = [self.read(ids, sample) for ids, sample in zip(completion_ids, samples, strict=True)]
+            texts = [self.text(ids) for ids in completion_ids]
+            predictions = [read(*text, s, self.format, self.decoder) for text, s in zip(texts, samples, strict=True)]
+            parts = [read_parts(*text, s, self.format) for text, s in zip(texts, samples, strict=True)]
         if self.painter:
             images = [row["image"] for row in inputs]
             with profiling_context(self, "decode"):
                 predictions = self.painter.paint(predictions, samples, prompts, images, completion_ids, self._seen)
             self._seen = None
-        for row, prediction, sample in zip(inputs, predictions, samples, strict=True):
-            row["prediction"] = prediction
+        for row, prediction, sample, (text, _), part in zip(inputs, predictions, samples, texts, parts, strict=True):
+            row["prediction"], row["text"], row["parts"] = prediction, text, part
             row["mask"] = prediction_mask(prediction, sample.height, sample.width)
         self._log_states(predictions)
         try:
@@ -120,7 +125,7 @@ class SegGRPOTrainer(GRPOTrainer):
             return self._scores
         finally:
             for row in inputs:
-                del row["prediction"], row["mask"]
+                del row["prediction"], row["text"], row["parts"], row["mask"]
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, *args, **kwargs
@@ -147,12 +152,11 @@ class SegGRPOTrainer(GRPOTrainer):
             output["advantages"] = torch.where(masks, *(part[first : first + len(inputs), None] for part in whole))
         return output
 
-    def read(self, completion_ids: Sequence[int], sample: Sample) -> Prediction:
-        """What a completion says about its sample (`rollouts.reading.read`)."""
+    def text(self, completion_ids: Sequence[int]) -> tuple[str, bool]:
+        """A completion as written, special tokens kept, without the one that ends it; and whether that is missing."""
         ends: set[Any] = {*self.eos_token_ids, self._tokenizer.pad_token_id}
         said = [token for token in completion_ids if token not in ends]
-        text = self._tokenizer.decode(said, skip_special_tokens=False)
-        return read(text, len(said) == len(completion_ids), sample, self.format, self.decoder)
+        return self._tokenizer.decode(said, skip_special_tokens=False), len(said) == len(completion_ids)
 
     def _log_states(self, predictions: list[Prediction]) -> None:
         mode = "train" if self.model.training else "eval"
@@ -168,8 +172,8 @@ def _adapted(name: str, reward: Reward) -> Reward:
     """A reward of this project as TRL calls it; TRL takes the metric's name from `__name__`."""
 
     @wraps(reward)
-    def call(*, prediction: list, sample: list, mask: list, **columns: Any) -> list[float | None]:
-        return reward(predictions=prediction, samples=sample, masks=mask, **columns)
+    def call(*, prediction: list, sample: list, mask: list, text: list, **columns: Any) -> list[float | None]:
+        return reward(predictions=prediction, samples=sample, masks=mask, texts=text, **columns)
 
     call.__name__ = name
     return call

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from segmentation.decoders import Decoder
-from segmentation.formats import Format
+from segmentation.formats import Format, Reasoning
+from segmentation.formats.reasoning import Parts
 from segmentation.sample import Invalid, Prediction, Sample
 
 
@@ -18,6 +19,22 @@ def read(text: str, truncated: bool, sample: Sample, format: Format, decoder: De
         truncated: whether that token is missing.
     """
     if truncated and format.on_broken == "invalid":
-        return Invalid(f"cut off at character {len(text)}, before the end of the text")
+        return _cut_off(text)
     prediction = format.parse(text, sample.height, sample.width)
     return decoder.fill(prediction, sample.height, sample.width) if decoder else prediction
+
+
+def read_parts(text: str, truncated: bool, sample: Sample, format: Format) -> Parts | None:
+    """The two halves of a completion, judged apart, for rewards of format; None if the format has no thoughts.
+
+    One that was cut off has neither, as it has no prediction (`read`, whose arguments these are).
+    """
+    if not isinstance(format, Reasoning):
+        return None
+    if truncated and format.on_broken == "invalid":
+        return Parts(_cut_off(text), _cut_off(text))
+    return format.parts(text, sample.height, sample.width)
+
+
+def _cut_off(text: str) -> Invalid:
+    return Invalid(f"cut off at character {len(text)}, before the end of the text")

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from hydra.utils import get_method
 from peft import LoraConfig
+from PIL import Image
 
 import configs
+from configs import strict
 from rollouts.policy import LANGUAGE_LINEARS, Processor, convention
+from segmentation import masks
 from segmentation.data.check import Opened, check
+from segmentation.data.mixture import dataset_section
 from segmentation.formats import Format, Reasoning
-from segmentation.sample import Sample
+from segmentation.formats.reasoning import Parts
+from segmentation.sample import Found, Instance, Sample, Target
 
 TOKENS = ("all", "mask", "rest")  # what a reward may pay (`rl.credit`)
+COLUMNS = ("texts", "parts", "completion_ids", "completions", "prompts")  # what a reward may ask the trainer for
 Reward = Callable[..., list[float | None]]
 
 
@@ -34,9 +40,7 @@ def make_format(section: Mapping[str, Any], model_type: str, processor: Processo
 
 def make_samples(section: Mapping[str, Any], where: str = "data") -> Sequence[Sample]:
     """The dataset that the section names. `on_error` is no business of the dataset's, but of who opens its images."""
-    values = configs.plain(section)
-    values.pop("on_error", None)
-    return configs.instantiate(values, where=where)
+    return configs.instantiate(dataset_section(configs.plain(section)), where=where)
 
 
 def make_training_samples(section: Mapping[str, Any]) -> Opened:
@@ -51,23 +55,61 @@ def make_decoder(section: Mapping[str, Any] | None) -> Any:
     return None if section is None else configs.instantiate(section, where="decoder")
 
 
-def make_rewards(
-    section: Mapping[str, Any],
-) -> tuple[dict[str, Callable[..., list[float | None]]], list[float], list[str]]:
-    """Rewards by name with their weights, from `{name: {_target_: ..., weight: 1.0, <keyword>: ...}}`.
+def make_rewards(section: Mapping[str, Any]) -> tuple[dict[str, Reward], list[float], list[str]]:
+    """Rewards by name, their weights, and the tokens they pay: `{name: {_target_: ..., weight: 1.0, <option>: ...}}`.
 
-    Weight 0 is logged only. Other keys are passed to the function at each call.
+    Weight 0 is logged only. Options are keyword arguments of the function, checked here and given at each call; one
+    with a `_target_` of its own, or a list of such, is a function with its options.
+
+    Raises:
+        ConfigError: an option is unknown, missing, ill-typed or out of range.
     """
     rewards, weights, paid = {}, [], []
     for name, entry in section.items():
         values = configs.plain(entry)
+        where = f"rewards.{name}"
         weights.append(float(values.pop("weight")))
         paid.append(values.pop("tokens", "all"))
         if paid[-1] not in TOKENS:
-            raise configs.unknown(f"value of rewards.{name}.tokens", str(paid[-1]), TOKENS)
-        reward = get_method(values.pop("_target_"))
-        rewards[name] = partial(reward, **values) if values else reward
+            raise configs.unknown(f"value of {where}.tokens", str(paid[-1]), TOKENS)
+        rewards[name] = _with_options(values, where)
+        if isinstance(rewards[name], partial):  # it checks its options when it is called
+            try:
+                rewards[name](**_one_answer())
+            except ValueError as error:
+                raise configs.ConfigError(f"{where}: {error}") from error
     return rewards, weights, paid
+
+
+def _one_answer() -> dict[str, list[Any]]:
+    """The right answer to a picture of one object, as the trainer would give it to a reward."""
+    box = (0.0, 0.0, 1.0, 1.0)
+    mask = masks.from_box(box, 2, 2)
+    sample = Sample("an answer made up to check options", Image.new("RGB", (2, 2)), 2, 2, "it", (Target(box, mask),))
+    found = Found((Instance(box, mask, point=(0.5, 0.5)),))
+    given = {"predictions": found, "samples": sample, "masks": mask, "texts": "It.", "parts": Parts("It.", found)}
+    return {name: [value] for name, value in {**given, "completion_ids": [0], "completions": "", "prompts": ""}.items()}
+
+
+def _with_options(values: dict[str, Any], where: str) -> Callable[..., Any]:
+    """The function that `_target_`, taken out of `values`, names, its options being the rest of them."""
+    target = strict.locate(values.pop("_target_"), where)
+    named = [one for one in inspect.signature(target).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    options = {one.name: one for one in named if one.name not in COLUMNS}
+    for key in values:
+        if key not in options:
+            raise configs.unknown("key", f"{where}.{key}", [f"{where}.{name}" for name in options])
+    for key, option in options.items():
+        if option.default is option.empty and key not in values:
+            raise configs.ConfigError(f"{where}: {key} is missing; set {where}.{key}.")
+    made = {key: _made(value, f"{where}.{key}") for key, value in strict.check(target, values, where).items()}
+    return partial(target, **made) if made else target
+
+
+def _made(value: Any, where: str) -> Any:
+    if isinstance(value, list):
+        return [_made(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    return _with_options(dict(value), where) if isinstance(value, dict) and "_target_" in value else value
 
 
 def make_lora(section: Mapping[str, Any] | None, **given: Any) -> LoraConfig | None:

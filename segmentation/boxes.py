@@ -106,6 +106,38 @@ def iou_matrix(first: Sequence[Box], second: Sequence[Box]) -> np.ndarray:
     return np.asarray(coco.iou(_corner_and_size(first), _corner_and_size(second), crowd))
 
 
+def giou_matrix(first: Sequence[Box], second: Sequence[Box]) -> np.ndarray:
+    """GIoU of every box with every other, `(len(first), len(second))` float64 in -1..1 (arXiv 1902.09630).
+
+    `IoU - (C - U) / C`, where `C` is the area of the smallest box around both and `U` that of their union: boxes that
+    do not meet differ by how far they are apart.
+    """
+    low, high = _around(first, second)
+    enclosing = np.prod(high - low, axis=2)  # (P, G)
+    iou = iou_matrix(first, second)
+    areas = np.add.outer(*(np.array([area(box) for box in boxes]) for boxes in (first, second)))
+    united = areas / (1 + iou)  # U = A + B - I, and I = IoU * U
+    return iou - np.divide(enclosing - united, enclosing, out=np.zeros_like(enclosing), where=enclosing > 0)
+
+
+def diou_matrix(first: Sequence[Box], second: Sequence[Box]) -> np.ndarray:
+    """DIoU of every box with every other, `(len(first), len(second))` float64 in -1..1 (arXiv 1911.08287).
+
+    `IoU - d^2 / c^2`, where `d` is the distance of the centres and `c` the diagonal of the smallest box around both.
+    """
+    low, high = _around(first, second)
+    diagonal = np.sum((high - low) ** 2, axis=2)  # (P, G)
+    centres = [np.array(boxes, np.float64).reshape(-1, 2, 2).mean(axis=1) for boxes in (first, second)]
+    apart = np.sum((centres[0][:, None] - centres[1]) ** 2, axis=2)
+    return iou_matrix(first, second) - np.divide(apart, diagonal, out=np.zeros_like(apart), where=diagonal > 0)
+
+
+def _around(first: Sequence[Box], second: Sequence[Box]) -> tuple[np.ndarray, np.ndarray]:
+    """Top left and bottom right `(P, G, 2)` of the smallest box around each pair."""
+    one, other = (np.array(boxes, np.float64).reshape(-1, 4) for boxes in (first, second))
+    return np.minimum(one[:, None, :2], other[:, :2]), np.maximum(one[:, None, 2:], other[:, 2:])
+
+
 def _corner_and_size(boxes: Sequence[Box]) -> np.ndarray:
     corners = np.array(boxes, np.float64)  # (B, 4)
     corners[:, 2:] -= corners[:, :2]

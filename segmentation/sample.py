@@ -6,9 +6,10 @@ compressed COCO RLE (`segmentation.masks`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from segmentation.boxes import Box
@@ -64,7 +65,8 @@ class Instance:
 
     `box` is None where the text says none (a segmentation token), until a decoder has made the mask. `mask` is None
     until then, or where boxes are all that is predicted. `point` is a position `(x, y)` on the object, where the format
-    has one.
+    has one. `probability` is `(h, w)` float16, how likely each cell of the image is foreground, where a trained decoder
+    made the mask.
     """
 
     box: Box | None
@@ -72,6 +74,7 @@ class Instance:
     label: str | None = None
     score: float | None = None
     point: tuple[float, float] | None = None
+    probability: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from segmentation.backbones import make_backbone
 from segmentation.data.scenes import Scenes
 from segmentation.decoders import BoxGuidedDecoder, DSFFDecoder, Self1EHead
 from segmentation.decoders.load import load_decoder
+from segmentation.decoders.mask_decoder import resize_logits
 from segmentation.formats import BoxFormat
 from segmentation.masks import decode
 from segmentation.sample import Found, Invalid, NoTarget
@@ -78,6 +79,11 @@ def test_masks_are_those_of_each_answer_alone(policy, kind):
             assert one.mask is not None and other.mask is not None
             assert one.mask["size"] == [sample.height, sample.width]
             assert (decode(one.mask) != decode(other.mask)).mean() < 0.001  # padding moves logits by rounding
+            assert one.probability is not None and one.probability.ndim == 2
+            logits = torch.from_numpy(one.probability).float().logit()
+            assert 0.0 < one.probability.min() < one.probability.max() < 1.0
+            likely = (resize_logits(logits[None], sample.height, sample.width)[0] > 0).numpy()
+            assert (likely != decode(one.mask)).mean() < 0.01  # float16
 
 
 def test_a_picture_is_encoded_once_for_its_whole_group(policy):

@@ -2,8 +2,6 @@ import csv
 import gc
 import json
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -15,8 +13,12 @@ from PIL import Image
 from segmentation import boxes, masks
 from segmentation.data import safe_pickle
 from segmentation.data.check import check
-from segmentation.data.refer import DATASETS, Expressions, Instances, Ref, Refer
+from segmentation.data.expressions import Expressions
+from segmentation.data.instances import Instances
+from segmentation.data.refer import DATASETS, Refer
+from segmentation.data.refs import Ref
 from segmentation.sample import open_image
+from tests.bench.bench_data import WORK, measure, write_full_size
 
 HEIGHT, WIDTH = 48, 64
 BOX = (10.0, 20.0, 34.0, 40.0)  # every object fills it
@@ -37,7 +39,7 @@ def write_refer(
 
     Each object has a ref with two sentences in each of val, train and testA. `edit` changes refs and instances first.
     """
-    images = root / DATASETS[name][0]
+    images = root / DATASETS[name].images
     images.mkdir(parents=True)
     rng = np.random.default_rng(0)
     instances: dict = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "cup"}]}
@@ -124,12 +126,12 @@ def test_a_split_name_matches_what_the_refer_api_matches(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "split_by"), [(name, split_by) for name, (_, splitters) in DATASETS.items() for split_by in splitters]
+    ("name", "split_by"), [(name, split_by) for name, layout in DATASETS.items() for split_by in layout.splitters]
 )
 def test_every_dataset_is_found_where_the_refer_api_puts_it(tmp_path, name, split_by):
     data = Refer(write_refer(tmp_path, name, split_by), name, split_by, "train")
     check(data)
-    folder = "saiapr_tc-12" if name == "refclef" else "mscoco/images/train2014"
+    folder = {"refclef": "saiapr_tc-12", "rrsisd": "rrsisd/JPEGImages"}.get(name, "mscoco/images/train2014")
     assert data[0].image == tmp_path / "images" / folder / "COCO_train2014_000000000000.jpg"
     assert data[0].id == f"{name}-{split_by}-train-2-20"
 
@@ -149,7 +151,7 @@ def test_a_ref_may_mean_several_objects_or_none(tmp_path):
 
     root = write_refer(tmp_path, edit=share_an_image)
     refs = [Ref(1, "val", 100, (200, 201), ((5, "both cups"),)), Ref(2, "val", 100, (), ((6, "the dog"),))]
-    instances = Instances(root / "refcoco/instances.json", root / DATASETS["refcoco"][0], refs)
+    instances = Instances(root / "refcoco/instances.json", root / DATASETS["refcoco"].images, refs)
     both, none = Expressions("grefcoco", "grefcoco-unc", refs, instances, "each")
     assert len(both.targets) == 2 and both.id == "grefcoco-unc-val-1-5"
     assert none.targets == () and none.mask == masks.empty(HEIGHT, WIDTH)
@@ -178,12 +180,12 @@ def test_the_garbage_collector_is_left_as_it_was(tmp_path):
 
 
 WRONG_ARGUMENTS = [
-    ({"name": "refcoc"}, ValueError, r"data\.name='refcoc' .*refcoco, refcoco\+, refcocog, refclef"),
+    ({"name": "refcoc"}, ValueError, r"data\.name='refcoc' .*refcoco, refcoco\+, refcocog, refclef, rrsisd"),
     ({"split_by": "umd"}, ValueError, r"data\.split_by='umd'.*unc or google"),
     ({"split": "vall"}, ValueError, r"data\.split='vall'.*val \(5 refs\), train \(5 refs\), testA \(5 refs\)"),
     ({"split": "testB"}, ValueError, r"data\.split='testB'.*has no ref of it"),
     ({"split": ""}, ValueError, r"data\.split=''"),
-    ({"sentences": "all"}, ValueError, r"data\.sentences='all'.*'each' or 'joined'"),
+    ({"sentences": "all"}, ValueError, r"data\.sentences='all'.*'each', 'first' or 'joined'"),
     ({"name": "refcoco+"}, FileNotFoundError, r"refcoco\+/refs\(unc\)\.p: no such file.*refcoco\+/instances\.json"),
     ({"split_by": "google"}, FileNotFoundError, r"refs\(google\)\.p: no such file.*images/mscoco/images/train2014"),
 ]
@@ -340,56 +342,7 @@ def test_real_masks_fill_their_boxes_and_real_images_open(real_data):
 
 @pytest.mark.slow
 def test_files_of_refcocos_true_size_load_in_ten_seconds_and_two_gigabytes(tmp_path):
-    _write_full_size(tmp_path)
-    script = (
-        "import resource, sys, time; from segmentation.data.refer import Refer; start = time.process_time()\n"
-        "samples = Refer(sys.argv[1], split='train')\n"
-        "print(len(samples), time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    said = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True).stdout
-    samples, seconds, kilobytes = map(float, said.split())
+    write_full_size(tmp_path)
+    samples, seconds, mebibytes = measure(tmp_path, WORK["RefCOCO: files to a dataset"])
     assert samples == 142_210
-    assert seconds <= 10 and kilobytes < 2 * 2**20, said
-
-
-def _write_full_size(root: Path) -> None:
-    """50,000 refs with 142,210 sentences about 196,771 annotations, as protocol 0, which is the slowest to read."""
-    rng = np.random.default_rng(0)
-    words = ["man", "woman", "left", "right", "red", "shirt", "in", "of", "with", "dog", "giraffe", "chair", "middle"]
-    images = [
-        {
-            "id": i,
-            "file_name": f"COCO_train2014_{i:012d}.jpg",
-            "height": 480,
-            "width": 640,
-            "date_captured": "2013-11-14",
-        }
-        for i in range(19_994)
-    ]
-    angles = np.linspace(0, 2 * np.pi, 30, endpoint=False)
-    ring = np.stack([320 + 100 * np.cos(angles), 240 + 90 * np.sin(angles)], 1).ravel()
-    annotations = [
-        {
-            "id": i,
-            "image_id": i % len(images),
-            "category_id": 1,
-            "bbox": [220.5, 150.25, 200.0, 180.5],
-            "area": 28274.33,
-            "iscrowd": 0,
-            "segmentation": [np.round(ring + rng.normal(0, 3, 60), 2).tolist() for _ in range(1 + (i % 5 == 0))],
-        }
-        for i in range(196_771)
-    ]
-    refs, numbers = [], iter(range(142_210))
-    for i in range(50_000):
-        sentences = []
-        for number in [next(numbers) for _ in range(3 if i < 42_210 else 2)]:
-            tokens = rng.choice(words, rng.integers(1, 7)).tolist()
-            text = " ".join(tokens)
-            sentences.append({"tokens": tokens, "raw": text, "sent": text, "sent_id": number})
-        ids = {"ref_id": i, "ann_id": 3 * i, "image_id": 3 * i % len(images), "category_id": 1}
-        refs.append({**ids, "split": "train", "file_name": f"COCO_{i}.jpg", "sentences": sentences})
-    (root / "refcoco").mkdir()
-    (root / "refcoco/refs(unc).p").write_bytes(pickle.dumps(refs, 0))
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cup"}]}
-    (root / "refcoco/instances.json").write_text(json.dumps(content))
+    assert seconds <= 10 and mebibytes < 2 * 2**10, (seconds, mebibytes)

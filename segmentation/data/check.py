@@ -38,11 +38,12 @@ def check(
     """Looks a dataset over: ids differ, image files exist, masks are of their image's size and not empty.
 
     Every sample is made, but of the image files only `opened` are read in full, half of them the first and half drawn
-    at random. A dataset that makes its own pictures is taken on trust after `opened` of them.
+    at random. Of a dataset that reads a file for each sample (`Samples.costly`) only these are made; one that makes its
+    own pictures is taken on trust after `opened` of them. Of a mixture each part is looked over.
 
     Args:
         samples: the dataset.
-        limit: look at no more than that many samples, from the first.
+        limit: look at no more than that many samples (of each part), from the first.
         on_error: with `skip`, images that are missing or cannot be read are logged, and only the rest is an error.
         opened: how many images to read in full.
         seed: for the drawing.
@@ -50,16 +51,42 @@ def check(
     Raises:
         BrokenData: there is no sample, or something is wrong with one.
     """
-    count = len(samples) if limit is None else min(limit, len(samples))
-    if not count:
-        raise BrokenData("the dataset has no samples; check data.split.")
-    first = min((opened + 1) // 2, count)
-    read = {*range(first), *random.Random(seed).sample(range(count), min(opened - first, count))}
+    parts = samples.parts if isinstance(samples, Samples) else (samples,)
     ids: set[str] = set()
-    exists = cache(Path.is_file)
     problems: list[str] = []
     unreadable: list[str] = []
-    for index in range(count):
+    total = 0
+    for part in parts:
+        count = len(part) if limit is None else min(limit, len(part))
+        total += count
+        first = min((opened + 1) // 2, count)
+        read = {*range(first), *random.Random(seed).sample(range(count), min(opened - first, count))}
+        trusted = opened if limit is None else count
+        _look_over(part, count, read, trusted, ids, problems, unreadable if on_error == "skip" else problems)
+    if not total:
+        raise BrokenData("the dataset has no samples; check data.split.")
+    if unreadable:
+        log.warning("data.on_error=skip: %d samples without a readable image:\n%s", len(unreadable), _list(unreadable))
+    if problems:
+        raise BrokenData(f"{len(problems)} of {total} samples cannot be used:\n{_list(problems)}")
+
+
+def _look_over(
+    samples: Sequence[Sample],
+    count: int,
+    read: set[int],
+    trusted: int,
+    ids: set[str],
+    problems: list[str],
+    unreadable: list[str],
+) -> None:
+    """Notes what is wrong with the first `count` samples, of which the images of `read` are read in full.
+
+    After `trusted` samples, one whose picture is in no file ends it, unless only those of `read` are looked at anyway.
+    """
+    exists = cache(Path.is_file)
+    costly = isinstance(samples, Samples) and samples.costly
+    for index in sorted(read) if costly else range(count):
         try:
             sample = samples[index]
             _check_annotation(sample, ids)
@@ -68,16 +95,12 @@ def check(
             if index in read:
                 open_image(sample)
         except BrokenImage as error:
-            (unreadable if on_error == "skip" else problems).append(str(error))
+            unreadable.append(str(error))
         except ValueError as error:
             problems.append(str(error))
         else:
-            if limit is None and index + 1 >= opened and not isinstance(sample.image, Path):
+            if not costly and index + 1 >= trusted and not isinstance(sample.image, Path):
                 break
-    if unreadable:
-        log.warning("data.on_error=skip: %d samples without a readable image:\n%s", len(unreadable), _list(unreadable))
-    if problems:
-        raise BrokenData(f"{len(problems)} of {count} samples cannot be used:\n{_list(problems)}")
 
 
 def _check_annotation(sample: Sample, ids: set[str]) -> None:
@@ -108,7 +131,8 @@ class Opened(Samples):
             once a file, and notes which samples were replaced in `skipped`.
 
     Attributes:
-        skipped: id of each sample that was replaced -> why. A worker process keeps its own.
+        skipped: id of each sample that was replaced -> why; its number, where it could not be made without the image. A
+            worker process keeps its own.
     """
 
     def __init__(self, samples: Sequence[Sample], on_error: OnError = "raise") -> None:
@@ -124,17 +148,20 @@ class Opened(Samples):
     def sample(self, index: int) -> Sample:
         """The sample of that index with its picture read, or with `skip` the next that can be. Raises BrokenImage."""
         for step in range(len(self)):
-            sample = self.samples[(index + step) % len(self)]
+            sample, row = None, (index + step) % len(self)
             try:
+                sample = self.samples[row]
                 return dataclasses.replace(sample, image=open_image(sample))
             except BrokenImage as error:
                 if self.on_error == "raise":
                     raise
-                self._skip(sample, str(error))
+                # Some datasets need the image to make the sample at all (its size is nowhere else).
+                name, file = (sample.id, str(sample.image)) if sample else (f"number {row}", str(error))
+                self._skip(name, file, str(error))
         raise BrokenImage(f"none of the {len(self)} samples has an image that can be read; check data.root.")
 
-    def _skip(self, sample: Sample, reason: str) -> None:
-        self.skipped[sample.id] = reason
-        if str(sample.image) not in self._warned:
-            self._warned.add(str(sample.image))
+    def _skip(self, name: str, file: str, reason: str) -> None:
+        self.skipped[name] = reason
+        if file not in self._warned:
+            self._warned.add(file)
             log.warning("skipped, data.on_error=skip: %s", reason)

@@ -10,11 +10,29 @@ from segmentation.sample import Sample
 
 
 class Samples(Sequence[Sample]):
-    """A dataset that makes the sample of an index; slices (a list) and negative indices follow from it."""
+    """A dataset that makes the sample of an index; slices (a list) and negative indices follow from it.
+
+    Attributes:
+        held_out: COCO ids of the images that this dataset's own files keep for validation and test, whatever split of
+            them this is: what a mixture must not train on (`segmentation.data.leaks`).
+        costly: making a sample reads files, so that looking at every one would take minutes.
+    """
+
+    held_out: frozenset[int] = frozenset()
+    costly: bool = False
 
     @abstractmethod
     def sample(self, index: int) -> Sample:
         """The sample of an index between 0 and the length."""
+
+    def image_id(self, index: int) -> int | None:
+        """COCO id of the image of an index, None if it is not COCO's. Where it is known, no sample is made."""
+        return self.sample(index).image_id
+
+    @property
+    def parts(self) -> Sequence[Samples]:
+        """The datasets this one is mixed of, or this one."""
+        return (self,)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -26,3 +44,19 @@ class Samples(Sequence[Sample]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         return self.sample(index % len(self))
+
+
+class Shard(Samples):
+    """Every `shards`-th sample of a dataset, from the `number`-th on: what one of `shards` processes sees of it."""
+
+    def __init__(self, samples: Sequence[Sample], number: int, shards: int) -> None:
+        if not 0 <= number < shards:
+            raise ValueError(f"shard {number} of {shards}: shards are numbered from 0 to {shards - 1}.")
+        self.samples, self.number, self.shards = samples, number, shards
+
+    def __len__(self) -> int:
+        return len(range(self.number, len(self.samples), self.shards))
+
+    def sample(self, index: int) -> Sample:
+        """The sample of an index of the shard."""
+        return self.samples[self.number + index * self.shards]

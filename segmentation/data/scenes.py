@@ -94,6 +94,9 @@ class Scenes(Samples):
     def __len__(self) -> int:
         return self.length
 
+    def image_id(self, index: int) -> None:
+        """None: the pictures are not COCO's."""
+
     def sample(self, index: int) -> Sample:
         """Scene `index` of this split and seed, with one of the phrases that hold for it."""
         drawn, phrase = _phrased(self.split, self.seed, index, self.size, tuple(self.kinds.items()))

@@ -94,11 +94,12 @@ def _token(answer: Answer, order: int) -> Tensor:
 
 
 def _painted(answer: Answer, order: int, logits: Tensor, score: float | None) -> Instance:
-    """One instance with the mask of its logits `(h, w)`, at the size of its picture."""
+    """One instance with the mask of its logits `(h, w)`, at the size of its picture, and their probabilities."""
     assert isinstance(answer.prediction, Found)
     instance = answer.prediction.instances[order]
     mask = encode((resize_logits(logits[None], answer.height, answer.width)[0] > 0).cpu().numpy())
-    return replace(instance, mask=mask, box=instance.box or box(mask), score=score)
+    probability = logits.float().sigmoid().half().cpu().numpy()
+    return replace(instance, mask=mask, box=instance.box or box(mask), score=score, probability=probability)
 
 
 def _with(prediction: Prediction, at: int, made: dict[tuple[int, int], Instance]) -> Prediction:

@@ -1,0 +1,86 @@
+"""Writes any dataset as the project's own JSONL (`segmentation.data.jsonl`, schema in README.md).
+
+    python -m segmentation.data.export data=refcoco data.root=/data output=/data/refcoco_train.jsonl
+    python -m segmentation.data.export benchmark=reasonseg_val benchmark.root=/data output=/data/reasonseg.jsonl
+
+`data` and `benchmark` are the groups in `configs/`. Names of images are relative to `root=`, which is the dataset's own
+root unless given; pictures that are in no file (scenes, RefCOCO-M) are saved beside the output, which must then lie in
+the root, and is the root where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from segmentation.data.jsonl import save_picture, to_entry
+from segmentation.data.mixture import dataset_section
+from segmentation.sample import Sample
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+USAGE = "python -m segmentation.data.export (data|benchmark)=NAME [data.KEY=VALUE ...] output=FILE [root=FOLDER]"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command."""
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    groups = [group for group in ("data", "benchmark") if group in given]
+    strange = [argument for argument in arguments if "=" not in argument and not argument.startswith("~")]
+    if len(groups) != 1 or "output" not in given or strange:
+        sys.exit(f"usage: {USAGE}")
+    group, output = groups[0], Path(given["output"])
+    overrides = [argument for argument in arguments if argument.split("=", 1)[0] not in (group, "output", "root")]
+    try:
+        samples, root = _dataset(group, given[group], overrides)
+        count = export(samples, output, Path(given.get("root", root or output.parent)))
+    except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+        sys.exit(f"export: error: {cause}")
+    print(f"{count} samples in {output}")
+
+
+def export(samples: Sequence[Sample], output: Path, root: Path) -> int:
+    """Writes the samples to `output`, with names of images relative to `root`, and returns how many there were.
+
+    Raises:
+        ValueError: an image, or the output where pictures are saved beside it, does not lie in the root.
+    """
+    beside = output.parent / f"{output.stem}_images"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(f"{output.name}.part")  # an export that was cut short is not taken for a whole one
+    with open(unfinished, "w", encoding="utf-8") as lines:
+        for sample in samples:
+            image = sample.image if isinstance(sample.image, Path) else save_picture(sample.image, beside)
+            try:
+                name = image.absolute().relative_to(root.absolute()).as_posix()
+            except ValueError as error:
+                raise ValueError(
+                    f"{image} (sample {sample.id}) does not lie in root={root}; name a folder that holds all images."
+                ) from error
+            lines.write(json.dumps(to_entry(sample, name), ensure_ascii=False) + "\n")
+    unfinished.replace(output)
+    return len(samples)
+
+
+def _dataset(group: str, name: str, overrides: list[str]) -> tuple[Sequence[Sample], str | None]:
+    """The dataset of a config file, and the root that its section names."""
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        section = compose(f"{group}/{name}", overrides)[group]
+    missing = OmegaConf.missing_keys(cast(DictConfig, section))
+    if missing:
+        raise ValueError(f"{min(missing)}: no value; give one: {min(missing)}=...")
+    values = cast(dict[str, Any], OmegaConf.to_container(section, resolve=True))
+    return instantiate(dataset_section(values), _convert_="all"), values.get("root")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
