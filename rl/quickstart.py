@@ -37,9 +37,9 @@ FORMATS = {
 }
 GRPO = {  # what suits the length of the texts: configs/trainer/grpo.yaml and rewards/README.md say why
     "box": [],
-    "bricks": ["trainer.top_p=0.9", "rewards=by_part", "rewards.no_target.weight=1.7"],
+    "bricks": ["trainer.top_p=0.9", "rewards=by_part", "rewards.no_target.weight=1.7", "trainer.max_steps=160"],
 }
-WARM_STEPS = {"box": 120, "bricks": 200}  # until at least 95% of the texts are valid
+WARM_STEPS = {"box": 120, "bricks": 220}  # until at least 95% of the texts are valid
 COLUMNS = {
     "cIoU": "cIoU",
     "gIoU": "gIoU",
