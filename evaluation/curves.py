@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -45,6 +48,30 @@ def training_curves(log_history: Sequence[Mapping[str, Any]] | Path, path: Path)
     Raises:
         ValueError: nothing that can be drawn was logged.
     """
+    figure = _figure(log_history)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160)
+
+
+def training_svg(log_history: Sequence[Mapping[str, Any]] | Path) -> str:
+    """The same as an `<svg>` to put into a web page, whose colours of text and lines are the page's own variables
+    `--ink`, `--muted` and `--line`, and whose text is text.
+
+    Raises:
+        ValueError: nothing that can be drawn was logged.
+    """
+    figure = _figure(log_history)
+    written = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "refseg"}):  # the same history gives the same bytes
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+    svg = written.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    for colour, name in ((INK, "ink"), (MUTED, "muted"), (GRID, "line")):
+        svg = svg.replace(colour, f"var(--{name})")
+    return svg
+
+
+def _figure(log_history: Sequence[Mapping[str, Any]] | Path) -> Figure:
     if isinstance(log_history, Path):
         curves = _curves(json.loads(log_history.read_text(encoding="utf-8"))["log_history"])
     else:
@@ -67,8 +94,7 @@ def training_curves(log_history: Sequence[Mapping[str, Any]] | Path, path: Path)
         axes = figure.add_subplot(lines, COLUMNS, place)
         _panel(axes, keys, curves)
         axes.set_xlim(-0.02 * last, 1.02 * last)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=160)
+    return figure
 
 
 def _curves(log_history: Sequence[Mapping[str, Any]]) -> Curves:

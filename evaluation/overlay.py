@@ -136,21 +136,31 @@ def _answer(sample: Sample, prediction: Prediction) -> Panel:
             return Panel("correct" if not sample.targets else f"missed, {score}", ink, PREDICTED, stamp="no target")
 
 
-def _draw(axes: Axes, picture: Image.Image, panel: Panel) -> None:
-    scale = SIDE / max(picture.size)
+def tinted(picture: Image.Image, mask: RLE | None, colour: str, side: int, dim: bool = True) -> np.ndarray:
+    """The picture with what the mask covers tinted and outlined, `(h, w, 3)` float32 in 0..1.
+
+    Args:
+        side: pixels of the longer side of what is returned.
+        dim: whether the picture is dimmed where there is no mask, or outside of it.
+    """
+    scale = side / max(picture.size)
     size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
     # Pixels of a small picture stay crisp squares, and its mask lies exactly on them.
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     pixels = np.asarray(picture.resize(size, how), np.float32) / 255
-    dimmed = 0.7 * pixels + 0.08
-    if panel.mask is not None:
-        inside = np.asarray(Image.fromarray(masks.decode(panel.mask)).resize(size, Image.Resampling.NEAREST))
-        tint = np.array(to_rgb(panel.colour), np.float32)
-        dimmed[inside] = 0.62 * pixels[inside] + 0.38 * tint
-        dimmed[_outline(inside)] = tint
-    elif panel.boxes:
-        dimmed = pixels
-    axes.imshow(dimmed.clip(0, 1), interpolation="antialiased")
+    drawn = 0.7 * pixels + 0.08 if dim else pixels.copy()
+    if mask is not None:
+        inside = np.asarray(Image.fromarray(masks.decode(mask)).resize(size, Image.Resampling.NEAREST))
+        tint = np.array(to_rgb(colour), np.float32)
+        drawn[inside] = 0.62 * pixels[inside] + 0.38 * tint
+        drawn[_outline(inside)] = tint
+    return drawn.clip(0, 1)
+
+
+def _draw(axes: Axes, picture: Image.Image, panel: Panel) -> None:
+    scale = SIDE / max(picture.size)
+    drawn = tinted(picture, panel.mask, panel.colour, SIDE, dim=panel.mask is not None or not panel.boxes)
+    axes.imshow(drawn, interpolation="antialiased")
     axes.set_axis_off()
     for x1, y1, x2, y2 in panel.boxes:
         corner, width, height = (x1 * scale - 0.5, y1 * scale - 0.5), (x2 - x1) * scale, (y2 - y1) * scale

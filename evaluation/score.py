@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 import configs
 from evaluation.intervals import figure_intervals
-from evaluation.predictions import BadPredictions, read_predictions, read_run
+from evaluation.predictions import BadPredictions, Record, read_predictions, read_run
 from segmentation.metrics import Evaluator
 from segmentation.sample import Sample
 
@@ -34,22 +34,34 @@ def score_file(predictions: Path, samples: Iterable[Sample], evaluator: Evaluato
     Raises:
         BadPredictions: an unreadable line, a sample without prediction, or a prediction without sample.
     """
+    fill(predictions, samples, evaluator)
+    answers = read_run(predictions).get("answers")
+    return summarise(evaluator) | ({"answers": answers} if answers else {})
+
+
+def fill(predictions: Path, samples: Iterable[Sample], evaluator: Evaluator) -> dict[str, Record]:
+    """Add every line of a predictions file to a fresh evaluator, in the order of the samples; returns them by id.
+
+    Raises:
+        BadPredictions: see `score_file`.
+    """
     records = {record.id: record for record in read_predictions(predictions)}
     missing = []
     for expected, sample in enumerate(samples, 1):
         evaluator.expect(expected)
-        record = records.pop(sample.id, None)
+        record = records.get(sample.id)
         if record is None:
             missing.append(sample.id)
         else:
             evaluator.add(sample, record.prediction, record.mask, record.tokens)
-    for ids, problem in ((missing, "have no prediction"), (list(records), "are predicted and not in the dataset")):
+    scored = {row.id for row in evaluator.rows}
+    foreign = [id for id in records if id not in scored]
+    for ids, problem in ((missing, "have no prediction"), (foreign, "are predicted and not in the dataset")):
         if ids:
             raise BadPredictions(
                 f"{predictions}: {len(ids)} samples {problem}, the first is {ids[0]}. Is it this data?"
             )
-    answers = read_run(predictions).get("answers")
-    return summarise(evaluator) | ({"answers": answers} if answers else {})
+    return records
 
 
 def summarise(evaluator: Evaluator) -> dict[str, Any]:

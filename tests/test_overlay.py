@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.curves import training_curves
+from evaluation.curves import INK, MUTED, training_curves, training_svg
 from evaluation.overlay import PREDICTED, TRUTH, before_after
 from segmentation import masks
 from segmentation.data.scenes import Scenes
@@ -122,6 +122,14 @@ def test_curves_of_a_checkpoint(tmp_path: Path):
     training_curves(tmp_path / "trainer_state.json", tmp_path / "a.png")
     training_curves(history(20), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_curves_for_a_page_take_its_colours_and_fetch_nothing():
+    svg = training_svg(history(20))
+    assert svg.startswith("<svg") and svg == training_svg(history(20))
+    assert "total reward</text>" in svg and "held-out gIoU</text>" in svg
+    assert "var(--ink)" in svg and "var(--muted)" in svg and INK not in svg and MUTED not in svg
+    assert "metadata" not in svg and "white" not in svg and "#ffffff" not in svg
 
 
 def test_a_log_of_nothing_is_an_error(tmp_path: Path):
