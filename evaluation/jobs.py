@@ -17,7 +17,7 @@ from configs import ConfigError, unknown
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 RESULTS = (".json", ".mask.png", ".overlay.png")
 EXISTING = ("stop", "replace", "keep")
-LONGEST = 90  # bytes of each half of a name: with the longest ending well below the 255 that file systems take
+STEM, WORDS = 120, 50  # bytes of each half of a name: well below the 255 that file systems take
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _name(image: Path, expression: str, taken: set[str]) -> str:
     words = re.sub(r"\W+", "-", expression.lower()).strip("-")
-    name = first = f"{_cut(image.stem)}--{_cut(words)}"
+    name = first = f"{_cut(image.stem, STEM)}--{_cut(words, WORDS)}"
     number = 1
     while name in taken:
         number += 1
@@ -147,5 +147,5 @@ def _name(image: Path, expression: str, taken: set[str]) -> str:
     return name
 
 
-def _cut(text: str) -> str:
-    return text.encode()[:LONGEST].decode(errors="ignore")
+def _cut(text: str, most: int) -> str:
+    return text.encode()[:most].decode(errors="ignore").rstrip("-")

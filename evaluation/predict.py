@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
@@ -27,10 +27,10 @@ from evaluation.jobs import RESULTS, Job, due, make_jobs
 from evaluation.predictions import Record, to_row
 from rollouts.answers import Answers
 from rollouts.device import use_all_cores
-from rollouts.rows import picture
+from rollouts.rows import picture, question
 from segmentation import masks
 from segmentation.panels import Tile, answered, gallery
-from segmentation.sample import BrokenImage, Found, Sample, opened, state
+from segmentation.sample import BrokenImage, Found, Sample, state
 
 COLOURS = {"found": "green", "no_target": "yellow", "invalid": "red"}
 SHOWN = 4  # boxes in a line of the terminal
@@ -64,7 +64,7 @@ def predict(policy: Answers, jobs: Sequence[Job], output: Path, max_tokens: int,
     readable, images = [], []
     for job in jobs:
         try:
-            sample = ask(job)
+            sample = question(job.image, job.expression, job.name)
             images.append(picture(sample, policy.frame))
             readable.append((job, sample))
         except BrokenImage as error:
@@ -81,17 +81,6 @@ def predict(policy: Answers, jobs: Sequence[Job], output: Path, max_tokens: int,
     return len(jobs) - len(readable)
 
 
-def ask(job: Job) -> Sample:
-    """The job as a sample without targets, its picture turned upright: cameras write down how they were held.
-
-    Raises:
-        BrokenImage: the picture cannot be read.
-    """
-    with opened(job.image, str(job.image), "check its name") as file:
-        upright = ImageOps.exif_transpose(file).convert("RGB")
-    return Sample(job.name, upright, upright.height, upright.width, job.expression)
-
-
 def write(job: Job, sample: Sample, record: Record, output: Path, checkpoint: str) -> None:
     """The files of a job. The .json comes last: where it is, the others are."""
     answer, mask, overlay = (output / f"{job.name}{end}" for end in RESULTS)
@@ -100,7 +89,7 @@ def write(job: Job, sample: Sample, record: Record, output: Path, checkpoint: st
     if record.mask is not None:
         Image.fromarray(masks.decode(record.mask)).convert("L").save(mask)
     drawn = answered(record.prediction, sample.height, sample.width)
-    assert isinstance(sample.image, Image.Image), "ask has read it"
+    assert isinstance(sample.image, Image.Image), "question has read it"
     gallery(sample.expression, [Tile("", sample.image, drawn)], overlay, columns=1, width=5.5)
     row = {key: value for key, value in to_row(record).items() if key not in ("id", "dataset", "split")}
     about: dict[str, Any] = {"image": str(job.image), "height": sample.height, "width": sample.width}
