@@ -23,13 +23,16 @@ class Paid:
     Args:
         rewards: `(G, F)`, NaN where a reward does not apply.
         total: `(G,)`, their weighted sum.
-        of_masks, of_rest: `(G,)` advantages of the tokens of masks and of all others, NaN where there are none.
+        of_masks, of_rest: `(G,)` advantages of the tokens of masks and of all others, NaN where there are none, or
+            where no reward pays parts, and all tokens are of the rest.
+        mask_tokens: `(G,)`, how many are of masks.
     """
 
     rewards: torch.Tensor
     total: torch.Tensor
     of_masks: torch.Tensor
     of_rest: torch.Tensor
+    mask_tokens: torch.Tensor
 
 
 def score(
@@ -103,5 +106,5 @@ def pay(
         return advantages.masked_fill(~chosen, torch.nan).nanmean(1)  # all the same
 
     total = (rewards * torch.tensor(weights)).nansum(1)
-    split = set(tokens) != {"all"}
-    return Paid(rewards, total, one_each(there & of_masks & split), one_each(there & ~(of_masks & split)))
+    apart = there & of_masks & (set(tokens) != {"all"})
+    return Paid(rewards, total, one_each(apart), one_each(there & ~apart), apart.sum(1))

@@ -34,9 +34,10 @@ from rollouts.sections import make_rewards, make_samples
 from segmentation.panels import BAD, GOOD, MUTED, Tile, annotated, answered, gallery
 from segmentation.sample import Found, Invalid, Prediction, Sample, Target, open_image, state
 
+PARTS = ";\nwhat pays a part of a text does not apply to a broken one"
 STATES = {"found": "green", "no_target": "yellow", "invalid": "red"}
 NO_NAME = r"[^\w.-]+"  # what a file's name had better not have
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 @configs.main("inspect", texts=("id", "image", "expression"))
@@ -63,7 +64,7 @@ def main(cfg: DictConfig) -> None:
     show(policy, sample, known, completions, predictions, paid, dict(zip(rewards, weights, strict=True)))
     path = Path(cfg.output_dir) / f"{re.sub(NO_NAME, '-', sample.id)}.png"
     draw(path, sample, known, predictions, paid, list(rewards))
-    console.print(f"\n{path}", soft_wrap=True)
+    console.print(f"\n{path}")
 
 
 def trainer_settings(section: DictConfig) -> dict[str, Any]:
@@ -144,16 +145,19 @@ def show(
         if isinstance(prediction, Found):
             more = " " + ", ".join(_box(one.box) if one.box else "a mask" for one in prediction.instances)
         tokens = f"  {len(completion.tokens)} tokens{', cut off' if completion.truncated else ''}"
+        if paid is not None and paid.mask_tokens[number - 1]:
+            tokens += f", {paid.mask_tokens[number - 1]} of masks"
         console.print(Text.assemble(f"\n#{number}  ", (said.replace("_", " ") + more, STATES[said]), (tokens, "dim")))
-        console.print(Text(policy.text(completion)), soft_wrap=True)
+        console.print(Text(policy.text(completion)))
     if paid is None:
         return
     parts = not paid.of_masks.isnan().all()
-    table = Table(caption="-: does not apply; total: by weight")
+    table = Table(caption="- does not apply; total by weight" + (PARTS if parts else ""))
     table.add_column("#", justify="right")
     for name, weight in weights.items():
-        table.add_column(f"{name}\nx {weight:g}" if weight else f"{name}\nlogged only", justify="right")
-    ends = ["total", *(["advantage\nof masks", "advantage\nof the rest"] if parts else ["advantage"])]
+        words = name.replace("_", "_\n")  # so that a dozen rewards fit into a terminal
+        table.add_column(f"{words}\nx {weight:g}" if weight else f"{words}\nlogged only", justify="right")
+    ends = ["total", *(["advan-\ntage of\nmasks", "advan-\ntage of\nthe rest"] if parts else ["advantage"])]
     for name in ends:
         table.add_column(name, justify="right", style="bold")
     for row in range(len(completions)):
@@ -161,7 +165,7 @@ def show(
         gains = [paid.of_masks[row], paid.of_rest[row]] if parts else [paid.of_rest[row]]
         table.add_row(str(row + 1), *cells, _number(paid.total[row]), *(_signed(gain) for gain in gains))
     console.print()
-    console.print(table)
+    console.print(table, soft_wrap=False)
     if not paid.of_rest.nan_to_num().any() and not paid.of_masks.nan_to_num().any():
         console.print("All were paid alike: this group teaches nothing.", style="yellow")
 
@@ -176,9 +180,8 @@ def draw(
         panel, heading = answered(prediction, sample.height, sample.width), f"#{row + 1}"
         if paid is not None:
             gain = paid.of_rest[row]
-            heading += f"   advantage {_signed(gain).plain}"
-            if not paid.of_masks[row].isnan():
-                heading += f", of masks {_signed(paid.of_masks[row]).plain}"
+            apart = "" if paid.of_masks[row].isnan() else f", its masks {_signed(paid.of_masks[row]).plain}"
+            heading += f"  advantage {_signed(gain).plain}{apart}"
             scores = [f"{name} {_number(value)}" for name, value in zip(names, paid.rewards[row], strict=True)]
             caption = f"{panel.caption}\n{', '.join(scores)}\ntotal {_number(paid.total[row])}"
             panel = replace(panel, caption=caption, ink=GOOD if gain > 0 else BAD if gain < 0 else MUTED)

@@ -12,14 +12,9 @@ from PIL import Image, ImageOps
 from segmentation.boxes import ResizedPixels
 from segmentation.data.resize import fit
 from segmentation.formats import Format
+from segmentation.processor import Chat as Chat
+from segmentation.processor import chat as chat
 from segmentation.sample import Sample, open_image, opened
-
-Chat = list[dict[str, Any]]
-
-
-def chat(text: str) -> Chat:
-    """One user turn: the picture, then the text."""
-    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
 
 
 def picture(sample: Sample, frame: ResizedPixels | None) -> Image.Image:

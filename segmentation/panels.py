@@ -24,7 +24,7 @@ TRUTH, PREDICTED = "#0ca678", "#e64980"
 GOOD, FAIR, BAD, INK, MUTED = "#087f5b", "#a15c00", "#c92a2a", "#1f2328", "#6e7781"
 PANEL, GAP, MARGIN = 1.5, 0.08, 0.15  # inches
 LINE = {9.5: 0.17, 8.5: 0.155, 7.5: 0.135}  # inches of a line of text of that size
-LETTERS = {9.5: 12.5, 8.5: 13.5, 7.5: 18.5}  # letters that fit into an inch
+LETTERS = {9.5: 12.5, 8.5: 13.5, 7.5: 16.5}  # letters that fit into an inch
 SIDE = 360  # pixels of a panel's longer side
 DPI = 160
 

@@ -13,6 +13,12 @@ from segmentation.boxes import Convention, Relative, ResizedPixels
 # What transformers loads: a ProcessorMixin, whose attributes depend on the family. A type checker knows neither those
 # nor what calling it returns.
 Processor = Any
+Chat = list[dict[str, Any]]
+
+
+def chat(text: str) -> Chat:
+    """One user turn: the picture, then the text."""
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
 
 
 def load_processor(path: str | Path) -> Processor:
