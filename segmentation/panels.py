@@ -82,7 +82,9 @@ def gallery(title: str, tiles: Sequence[Tile], path: Path, columns: int = 4, wid
             x, y = MARGIN + column * (width + GAP), MARGIN + head + sum(heights[:row])
             page.write(x, y, "\n".join(headings[row][column]), ha="left", size=8.5, color=INK)
             y, shape = y + tops[row], shapes[row][column]
-            draw(page.panel(x, y, width, shape), tile.picture, tile.panel, max(SIDE, round(width * DPI)))
+            axes = page.panel(x, y, width, shape)
+            axes.set_anchor("NW")  # a picture higher than wide stands where its words begin
+            draw(axes, tile.picture, tile.panel, max(SIDE, round(width * DPI)))
             caption = "\n".join(captions[row][column])
             page.write(x, y + shape + 0.05, caption, ha="left", size=7.5, color=tile.panel.ink)
     page.save(path)
@@ -136,7 +138,9 @@ def answered(prediction: Prediction, height: int, width: int) -> Panel:
 def _wrapped(text: str, width: float, size: float, most: int) -> list[str]:
     """Lines of a text, each line of it wrapped to inches of width."""
     letters = int(width * LETTERS[size])
-    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, letters) or [""]]
+    lines = [
+        part for line in text.splitlines() for part in textwrap.wrap(line, letters, break_on_hyphens=False) or [""]
+    ]
     return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1][: letters - 4] + " ..."]
 
 

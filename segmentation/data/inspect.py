@@ -130,7 +130,7 @@ def show(
         describe(index, sample, image, format, processor)
         about = annotated(sample)
         labels = ", ".join(dict.fromkeys(target.label for target in sample.targets if target.label))
-        caption = f"{about.caption}{f': {labels}' if labels else ''}\nindex {index}, {sample.id}"
+        caption = f"{about.caption}{f': {labels}' if labels else ''}\nindex {index}\n{sample.id}"
         tiles.append(Tile(sample.expression, image, replace(about, caption=caption)))
     if tiles:
         gallery("", tiles, path)
