@@ -16,6 +16,7 @@ from configs import ConfigError, unknown
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 RESULTS = (".json", ".mask.png", ".overlay.png")
+KEYS = ("image", "expression")
 EXISTING = ("stop", "replace", "keep")
 STEM, WORDS = 120, 50  # bytes of each half of a name: well below the 255 that file systems take
 
@@ -102,21 +103,24 @@ def _lines(batch: Path) -> Iterator[tuple[Path, str]]:
     number = 0
     try:
         for number, entry in readers[batch.suffix](batch):
-            values = {key: entry.get(key) for key in ("image", "expression")}
-            for key, value in values.items():
-                if not isinstance(value, str) or not value.strip():
-                    raise ConfigError(f"batch={batch}, line {number}: {key} is {value!r}; each line needs one.")
-            yield batch.parent / Path(values["image"]).expanduser(), values["expression"]
+            image, expression = (_text(entry.get(key), f"batch={batch}, line {number}: {key}") for key in KEYS)
+            yield batch.parent / Path(image).expanduser(), expression
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"batch={batch}, after line {number}: {error}; it must be UTF-8 text.") from error
     if not number:
         raise ConfigError(f"batch={batch}: no line in it.")
 
 
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{where} is {value!r}; each line needs one.")
+    return value
+
+
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets begin with a mark of the byte order
         rows = csv.DictReader(file)
-        if missing := {"image", "expression"} - set(rows.fieldnames or ()):
+        if missing := set(KEYS) - set(rows.fieldnames or ()):
             raise ConfigError(f"batch={path}: its first line names no column {min(missing)}.")
         for row in rows:
             yield rows.line_num, row

@@ -160,7 +160,7 @@ class VLLMEngine:
             "structured_outputs": StructuredOutputsParams(regex=self.regex) if self.regex else None,
         }
         if sampling:
-            drawn = asdict(sampling) | {"min_p": sampling.min_p or 0.0}
+            drawn: dict[str, Any] = asdict(sampling) | {"min_p": sampling.min_p or 0.0}
             first = drawn.pop("seed")  # one a row: rows of equal seed and prompt would be drawn alike
             parameters = [SamplingParams(**shared, **drawn, seed=first + row) for row in range(len(prompts))]
         else:

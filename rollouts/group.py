@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from rollouts.engines import Completion
 from rollouts.reading import read_parts
 from rollouts.sections import Reward
 from segmentation.sample import Invalid, Prediction, Sample, prediction_mask
+
+Advantages = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,39 @@ def written(policy: Answers, completion: Completion) -> list[int]:
     return [*completion.tokens] + [policy.processor.tokenizer.eos_token_id] * (not completion.truncated)
 
 
+def make_advantages(
+    section: Mapping[str, Any],
+    policy: Answers,
+    weights: Sequence[float],
+    tokens: Sequence[str],
+    settings: Mapping[str, Any],
+) -> Advantages:
+    """The function that the section names, of rewards `(G, F)`, broken `(G,)` and token ids `(G, T)` of a group.
+
+    Args:
+        weights, tokens: of each reward (`rollouts.sections.make_rewards`).
+        settings: fields of `trl.GRPOConfig`.
+
+    Raises:
+        ConfigError: training would refuse these rewards, too.
+    """
+    tags = policy.format.mask_tags
+    fixed: dict[str, Any] = {
+        "weights": torch.tensor(weights),
+        "paid": tokens,
+        "tags": tuple(policy.processor.tokenizer.convert_tokens_to_ids(list(tags))) if tags else None,
+        "scale": settings["scale_rewards"],
+        "aggregation": settings["multi_objective_aggregation"],
+    }
+
+    def advantages(rewards: torch.Tensor, broken: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        given = {**fixed, "rewards": rewards, "broken": broken, "ids": ids}
+        return configs.instantiate(section, where="advantages", **given)
+
+    advantages(torch.zeros(2, len(weights)), torch.zeros(2).bool(), torch.zeros(2, 1).long())  # says now what cannot be
+    return advantages
+
+
 def pay(
     policy: Answers,
     completions: Sequence[Completion],
@@ -71,40 +106,24 @@ def pay(
     rewards: torch.Tensor,
     weights: Sequence[float],
     tokens: Sequence[str],
-    settings: Mapping[str, Any],
-    section: Mapping[str, Any],
+    advantages: Advantages,
 ) -> Paid:
-    """What a group was paid, by the function of advantages that the section names.
+    """What a group was paid.
 
     Args:
         rewards: `(G, F)`, of `score`.
-        weights, tokens: of each reward (`rollouts.sections.make_rewards`).
-        settings: fields of `trl.GRPOConfig`.
-
-    Raises:
-        ConfigError: training would refuse these rewards, too.
+        weights, tokens: of each reward, as for `make_advantages`.
     """
     ids = [written(policy, one) for one in completions]
     longest = max(map(len, ids))
     padded = torch.tensor([row + [-1] * (longest - len(row)) for row in ids])  # (G, T)
-    tags = policy.format.mask_tags
-    advantages, of_masks = configs.instantiate(
-        section,
-        where="advantages",
-        rewards=rewards,
-        weights=torch.tensor(weights),
-        paid=tokens,
-        broken=torch.tensor([isinstance(one, Invalid) for one in predictions]),
-        ids=padded,
-        tags=tuple(policy.processor.tokenizer.convert_tokens_to_ids(list(tags))) if tags else None,
-        scale=settings["scale_rewards"],
-        aggregation=settings["multi_objective_aggregation"],
-    )
+    broken = torch.tensor([isinstance(one, Invalid) for one in predictions])
+    gains, of_masks = advantages(rewards, broken, padded)  # (G, T)
     there = padded >= 0
+    apart = there & of_masks & (set(tokens) != {"all"})
 
     def one_each(chosen: torch.Tensor) -> torch.Tensor:
-        return advantages.masked_fill(~chosen, torch.nan).nanmean(1)  # all the same
+        return gains.masked_fill(~chosen, torch.nan).nanmean(1)  # they are all the same
 
     total = (rewards * torch.tensor(weights)).nansum(1)
-    apart = there & of_masks & (set(tokens) != {"all"})
     return Paid(rewards, total, one_each(apart), one_each(there & ~apart), apart.sum(1))

@@ -28,7 +28,7 @@ from configs import strict
 from rollouts.answers import Answers
 from rollouts.device import use_all_cores
 from rollouts.engines import Completion, Sampling
-from rollouts.group import Paid, pay, score
+from rollouts.group import Paid, make_advantages, pay, score
 from rollouts.rows import picture, question
 from rollouts.sections import make_rewards, make_samples
 from segmentation.panels import BAD, GOOD, MUTED, Tile, annotated, answered, gallery
@@ -51,6 +51,7 @@ def main(cfg: DictConfig) -> None:
         raise configs.ConfigError(f"trainer.num_generations={group}: a group has at least 2 completions.")
     sample, known = asked(cfg)
     policy = Answers(cfg)
+    advantages = make_advantages(cfg.advantages, policy, weights, tokens, settings)
     rows, images = [sample] * group, [picture(sample, policy.frame)] * group
 
     drawn = {field.name: settings[field.name] for field in fields(Sampling) if field.name != "seed"}
@@ -60,7 +61,7 @@ def main(cfg: DictConfig) -> None:
     paid = None
     if known:
         scores = score(policy, sample, completions, predictions, rewards)
-        paid = pay(policy, completions, predictions, scores, weights, tokens, settings, cfg.advantages)
+        paid = pay(policy, completions, predictions, scores, weights, tokens, advantages)
     show(policy, sample, known, completions, predictions, paid, dict(zip(rewards, weights, strict=True)))
     path = Path(cfg.output_dir) / f"{re.sub(NO_NAME, '-', sample.id)}.png"
     draw(path, sample, known, predictions, paid, list(rewards))
@@ -75,7 +76,8 @@ def trainer_settings(section: DictConfig) -> dict[str, Any]:
     """
     defaults = {field.name: field.default for field in fields(GRPOConfig)}
     settings = defaults | strict.check(GRPOConfig, configs.plain(section), "trainer")
-    settings["scale_rewards"] = {True: "group", False: "none"}.get(settings["scale_rewards"], settings["scale_rewards"])
+    if isinstance(settings["scale_rewards"], bool):  # as TRL reads it
+        settings["scale_rewards"] = "group" if settings["scale_rewards"] else "none"
     return settings
 
 
@@ -180,9 +182,9 @@ def draw(
         panel, heading = answered(prediction, sample.height, sample.width), f"#{row + 1}"
         if paid is not None:
             gain = paid.of_rest[row]
-            apart = "" if paid.of_masks[row].isnan() else f", its masks {_signed(paid.of_masks[row]).plain}"
+            apart = "" if paid.of_masks[row].isnan() else f"\nof its masks {_signed(paid.of_masks[row]).plain}"
             heading += f"  advantage {_signed(gain).plain}{apart}"
-            scores = [f"{name} {_number(value)}" for name, value in zip(names, paid.rewards[row], strict=True)]
+            scores = [f"{name}\u00a0{_number(value)}" for name, value in zip(names, paid.rewards[row], strict=True)]
             caption = f"{panel.caption}\n{', '.join(scores)}\ntotal {_number(paid.total[row])}"
             panel = replace(panel, caption=caption, ink=GOOD if gain > 0 else BAD if gain < 0 else MUTED)
         tiles.append(Tile(heading, image, panel))

@@ -25,6 +25,7 @@ def teach(samples: Sequence[Sample], format: Format, folder: Path, steps: int = 
     rows: list[Any] = list(answer_rows(samples, format, image_frame(processor)))
     inputs = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)(rows)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    loss = torch.tensor(torch.inf)
     for _ in range(steps):
         loss = model(**inputs).loss
         loss.backward()

@@ -16,7 +16,7 @@ from rl.trainer import SegGRPOTrainer
 from rollouts import inspect as rollouts_inspect
 from rollouts.answers import Answers
 from rollouts.engines import Completion, Sampling
-from rollouts.group import pay, score
+from rollouts.group import make_advantages, pay, score
 from rollouts.policy import load_model
 from rollouts.rows import picture, prompt_rows
 from rollouts.sections import make_decoder, make_rewards
@@ -74,7 +74,7 @@ def test_rewards_and_advantages_are_those_of_the_trainer(taught, tmp_path):
         decoder=make_decoder(cfg.decoder),
     )
     trainer.model.train()
-    rows = [trainer.train_dataset[0]] * 6
+    rows = [prompt_rows([sample], policy.format, policy.frame)[0]] * 6
     image = picture(sample, policy.frame)
     seen = set()
     for scale, aggregation in SETTINGS:
@@ -89,7 +89,8 @@ def test_rewards_and_advantages_are_those_of_the_trainer(taught, tmp_path):
         scores = score(policy, sample, completions, predictions, rewards)
         torch.testing.assert_close(scores, trainer._scores, equal_nan=True)
         settings = {"scale_rewards": scale, "multi_objective_aggregation": aggregation}
-        given = pay(policy, completions, predictions, scores, weights, paid, settings, cfg.advantages)
+        advantages = make_advantages(cfg.advantages, policy, weights, paid, settings)
+        given = pay(policy, completions, predictions, scores, weights, paid, advantages)
         torch.testing.assert_close(given.of_rest, made["advantages"])
         assert given.of_masks.isnan().all()
         seen |= {round(float(value), 4) for value in given.of_rest}
@@ -107,9 +108,9 @@ def test_parts_are_paid_as_training_pays_them():
     assert torch.equal(of_masks, inside(ids, opening, closing))
     assert torch.equal(advantages, torch.where(of_masks, to_masks[:, None], to_rest[:, None]))
     assert advantages[0, 2] < 0 < advantages[0, 0]  # its box was better than its mask
-    for wrong in ({"tags": None}, {"tags": (1, 2), "scale": "group"}):
+    for tags, scale in ((None, "none"), ((1, 2), "group")):
         with pytest.raises(ValueError, match="scale_rewards=none"):
-            group_advantages(rewards, weights, paid, broken, ids, **wrong)
+            group_advantages(rewards, weights, paid, broken, ids, tags, scale)
 
 
 def test_sampling_differs_within_a_group_and_comes_again_with_its_seed(taught):
@@ -164,6 +165,7 @@ def test_a_sample_by_its_id_and_a_picture_with_a_box(taught, tmp_path, monkeypat
         (["image=x.png", "expression=it"], "x.png: no such file"),
         (["image=rl/pictures/long.png", "expression=it", "boxes=[[5,5,1,9]]"], "boxes: [5, 5, 1, 9] is no [x1"),
         (["trainer.num_generations=1"], "a group has at least 2"),
+        (["rewards=by_part"], "need a format with masks"),
         (["trainer.temprature=1"], "the nearest valid one is 'trainer.temperature'"),
         (["rewards.box_iou.wieght=1"], "rewards.box_iou.weight"),
     ],
