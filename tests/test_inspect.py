@@ -131,6 +131,7 @@ def test_sampling_differs_within_a_group_and_comes_again_with_its_seed(taught):
 def test_a_sample_by_its_id_and_a_picture_with_a_box(taught, tmp_path, monkeypatch, capsys):
     scene = some_scenes()[0]
     fixed = [f"model.path={taught}", f"output_dir={tmp_path}", "trainer.num_generations=3", "trainer.temperature=0.2"]
+    fixed += ["trainer.max_completion_length=40"]
     scenes = ["data.split=val", "data.length=60", f"id={scene.id}"]
     assert run(rollouts_inspect.main, monkeypatch, *fixed, *scenes) == 0
     told = capsys.readouterr().out
