@@ -66,8 +66,8 @@ def main(cfg: DictConfig) -> None:
         parts = sorted(output.glob(f"predictions-*-of-{state.num_processes}.jsonl"))
         predictions = output / "predictions.jsonl"
         predictions.write_bytes(b"".join(path.read_bytes() for path in parts))
-        evaluator = configs.instantiate(cfg.evaluator, where="evaluator")
-        report(score_file(predictions, samples, evaluator), evaluator, output, samples, cfg.overlays)
+        evaluator = Evaluator(configs.instantiate(cfg.protocol, where="protocol"))
+        report(score_file(predictions, samples, evaluator), output, samples, cfg.overlays)
 
 
 def answer(policy: Answers, samples: Sequence[Sample], writer: PredictionWriter, cfg: DictConfig, quiet: bool) -> None:
@@ -98,18 +98,19 @@ def answer(policy: Answers, samples: Sequence[Sample], writer: PredictionWriter,
             progress.update(bar, advance=len(batch))
 
 
-def report(
-    metrics: dict[str, Any], evaluator: Evaluator, output: Path, samples: Sequence[Sample], overlays: int
-) -> None:
+def report(metrics: dict[str, Any], output: Path, samples: Sequence[Sample], overlays: int) -> None:
     """metrics.json, a picture of the first samples, and a table."""
     write_metrics(metrics, output / "metrics.json")
     if overlays:
         drawn = [samples[index] for index in range(min(overlays, len(samples)))]
         said = {record.id: record.prediction for record in read_predictions(output / "predictions.jsonl")}
         before_after(drawn, {"prediction": [said[sample.id] for sample in drawn]}, output / "overlays.png", overlays)
-    table = Table(title=f"{output} ({metrics['protocol']})", show_header=False)
+    table = Table("", "", "95% interval", title=f"{output} ({metrics['protocol']})")
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+        if not name.endswith(("intervals", "_interval")):
+            interval = metrics["intervals"].get(name)
+            spread = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
+            table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value), spread)
     Console().print(table)
 
 

@@ -1,6 +1,7 @@
 """Score saved predictions again: metrics.json from predictions.jsonl, to the last digit, without model or images.
 
 python evaluation/score.py predictions=outputs/eval/predictions.jsonl benchmark=scenes_val
+python evaluation/score.py predictions=... benchmark=... protocol=rela protocol.empty_pixels=50 output=rela.json
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 import configs
-from evaluation.intervals import mean_iou
+from evaluation.intervals import figure_intervals
 from evaluation.predictions import BadPredictions, read_predictions, read_run
 from segmentation.metrics import Evaluator
 from segmentation.sample import Sample
@@ -27,8 +28,8 @@ def score_file(predictions: Path, samples: Iterable[Sample], evaluator: Evaluato
         evaluator: a fresh one; its rows are there afterwards, for intervals and comparisons.
 
     Returns:
-        `Evaluator.result()` and `gIoU_interval`, the 95% bootstrap interval of gIoU, None where there is no gIoU; and
-        `answers`, whether the policy's own were scored (`generated`) or a decoder on the right ones (`annotated`).
+        What `summarise` makes of the evaluator; and `answers`, whether the policy's own were scored (`generated`) or a
+        decoder on the right ones (`annotated`).
 
     Raises:
         BadPredictions: an unreadable line, a sample without prediction, or a prediction without sample.
@@ -52,10 +53,13 @@ def score_file(predictions: Path, samples: Iterable[Sample], evaluator: Evaluato
 
 
 def summarise(evaluator: Evaluator) -> dict[str, Any]:
-    """What metrics.json holds: the evaluator's result and the interval of its gIoU."""
-    result = evaluator.result()
-    interval = mean_iou(evaluator.rows) if result["gIoU"] is not None else None
-    return result | {"gIoU_interval": [interval.low, interval.high] if interval else None}
+    """What metrics.json holds: the evaluator's result and the 95% bootstrap interval of each of its figures.
+
+    `intervals` has `[low, high]` by figure, null for a figure without value; `gIoU_interval` is that of gIoU.
+    """
+    made = figure_intervals(evaluator.rows, evaluator.protocol)
+    intervals = {name: [interval.low, interval.high] if interval else None for name, interval in made.items()}
+    return evaluator.result() | {"gIoU_interval": intervals["gIoU"], "intervals": intervals}
 
 
 def write_metrics(metrics: dict[str, Any], path: Path) -> None:
@@ -68,7 +72,7 @@ def main(cfg: DictConfig) -> None:
     """Read, score, write."""
     predictions = Path(cfg.predictions)
     samples = configs.instantiate(cfg.benchmark, where="benchmark")
-    evaluator = configs.instantiate(cfg.evaluator, where="evaluator")
+    evaluator = Evaluator(configs.instantiate(cfg.protocol, where="protocol"))
     metrics = score_file(predictions, samples, evaluator)
     write_metrics(metrics, predictions.with_name(cfg.output))
     print(json.dumps(metrics, indent=2))

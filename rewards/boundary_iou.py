@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rewards.over_masks import over_masks
 from segmentation.masks import RLE, box, decode, union
 from segmentation.metrics import overlap
 from segmentation.sample import Found, Prediction, Sample
@@ -15,7 +16,12 @@ DILATION = 0.02  # width of a boundary as a share of the image's diagonal
 
 
 def boundary_iou(
-    predictions: Sequence[Prediction], samples: Sequence[Sample], masks: Sequence[RLE | None], **_
+    predictions: Sequence[Prediction],
+    samples: Sequence[Sample],
+    masks: Sequence[RLE | None],
+    *,
+    surplus: float = 0.0,
+    **_,
 ) -> list[float | None]:
     """IoU of the boundaries of two masks: the union of the predicted ones and the union of the targets'.
 
@@ -25,26 +31,23 @@ def boundary_iou(
     are taken out of both masks first: what is painted there changes nothing.
 
     Range: 0..1; 0 for `NoTarget` and `Invalid`. None where no answer could be scored: samples without target, and those
-    annotated with boxes only. Source: Boundary IoU (arXiv 2103.16562); `d` and the image's border as in its published
-    code (bowenc0221/boundary-iou-api).
+    annotated with boxes only.
+
+    Args:
+        surplus: what more objects than are annotated cost (`rewards.surplus`).
+
+    Source: Boundary IoU (arXiv 2103.16562); `d` and the image's border as in its published code
+    (bowenc0221/boundary-iou-api).
 
     Raises:
-        ValueError: a `Found` has no mask: the format needs a decoder, and none ran.
+        ValueError: `surplus` is negative, or a `Found` has no mask: the format needs a decoder, and none ran.
     """
-    return [_score(*row) for row in zip(predictions, samples, masks, strict=True)]
+    return over_masks("boundary_iou", predictions, samples, masks, _boundary_iou, surplus)
 
 
-def _score(prediction: Prediction, sample: Sample, mask: RLE | None) -> float | None:
+def _boundary_iou(sample: Sample, found: Found, mask: RLE) -> float:
     truth = sample.mask
-    if not sample.targets or truth is None:
-        return None
-    if not isinstance(prediction, Found):
-        return 0.0
-    if mask is None:
-        raise ValueError(
-            f"boundary_iou: the answer to sample {sample.id} has boxes and no mask; "
-            "configure a decoder or drop the reward."
-        )
+    assert truth  # or the reward does not apply
     seen = overlap(sample, mask)  # from run lengths alone; also sees that the masks are of the image's size
     if not seen or not seen.intersection:
         return 0.0

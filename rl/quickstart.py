@@ -3,7 +3,7 @@
     python rl/quickstart.py --format box --seed 0 --output outputs/quickstart
     python rl/quickstart.py --format bricks --control      # beside GRPO, the warm start goes on for as long as it took
     python rl/quickstart.py --decoder box_guided_small     # masks by a decoder, trained after the warm start
-    python rl/quickstart.py --grpo trainer=grpo_long --output outputs/long     # killed: the same, with --resume
+    python rl/quickstart.py --long --output outputs/long      # 400 updates of GRPO; killed: the same, with --resume
 
 Each step is an ordinary entry point with its ordinary config, printed before it runs.
 """
@@ -39,7 +39,8 @@ GRPO = {  # what suits the length of the texts: configs/trainer/grpo.yaml and re
     "box": [],
     "bricks": ["trainer.top_p=0.9", "rewards=by_part", "rewards.no_target.weight=1.7"],
 }
-WARM_STEPS = {"box": 120, "bricks": 200}  # until at least 95% of the texts are valid
+WARM_STEPS = {"box": 120, "bricks": 220}  # until at least 95% of the texts are valid
+GRPO_STEPS = {"box": 120, "bricks": 160}
 COLUMNS = {
     "cIoU": "cIoU",
     "gIoU": "gIoU",
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"))
     parser.add_argument("--decoder", metavar="NAME", help="of configs/decoder: train it, and GRPO under its masks")
     parser.add_argument("--control", action="store_true", help="also continue the warm start, for GRPO's time")
+    parser.add_argument("--long", action="store_true", help="GRPO of 400 updates: configs/trainer/grpo_long.yaml")
     parser.add_argument("--grpo", nargs="*", default=[], metavar="KEY=VALUE", help="more overrides for rl/grpo.py")
     parser.add_argument("--resume", action="store_true", help="go on with what a killed run left in --output")
     args = parser.parse_args()
@@ -83,7 +85,9 @@ def main() -> None:
         painted = [*said, "decoder=trained", f"decoder.path={trained / 'best'}"]
     else:
         painted = said
-    steps.train("grpo", "rl/grpo.py", start, *painted, *fresh, *GRPO[args.format], f"output_dir={tuned}", *args.grpo)
+    updates = "trainer=grpo_long" if args.long else f"trainer.max_steps={GRPO_STEPS[args.format]}"
+    told = [updates, *GRPO[args.format], f"output_dir={tuned}", *args.grpo]
+    steps.train("grpo", "rl/grpo.py", start, *painted, *fresh, *told)
     if args.control:
         policies["control"] = args.output / "control" / "policy"
         more = round(length * steps.seconds["grpo"] / steps.seconds["warm_start"])

@@ -1,12 +1,76 @@
 import numpy as np
 import pytest
 
-from evaluation.intervals import bootstrap, iou_gain, mean_iou
-from segmentation.metrics import Row
+from evaluation.intervals import Interval, bootstrap, figure_gains, figure_intervals, iou_gain, mean_iou
+from segmentation.figures import ratio, sums
+from segmentation.metrics import Evaluator, Row
+from segmentation.protocols import Lisa, Ors, Protocol, VisionReasoner
+from segmentation.sample import NoTarget
+from tests.answers import random_answers, random_masks, sample
 
 
 def rows(ious: np.ndarray, prefix: str = "s") -> list[Row]:
     return [Row(f"{prefix}{i}", "found", True, float(iou), 1, 1, None) for i, iou in enumerate(ious)]
+
+
+def scored(protocol: Protocol, count: int, seed: int) -> list[Row]:
+    """Rows of random answers; the same samples whatever the seed of the answers' masks."""
+    answers = random_answers(count, seed=1)
+    evaluator = Evaluator(protocol)
+    for (asked, answer), mask in zip(answers, random_masks(answers, seed), strict=True):
+        evaluator.add(asked, answer, mask, tokens=len(asked.id))
+    return evaluator.rows
+
+
+def drawn_plainly(rows: list[Row], protocol: Protocol, name: str, resamples: int) -> np.ndarray:
+    """A figure on each resample, computed again from the rows drawn; the draws are those of the module."""
+    rows = sorted(rows, key=lambda row: row.id)
+    draws = np.random.default_rng(0).integers(len(rows), size=(resamples, len(rows)), dtype=np.int32)
+    terms = (sums([rows[index] for index in draw], protocol)[name] for draw in draws)
+    return np.array([ratio(term) if term else np.nan for term in terms])
+
+
+@pytest.mark.parametrize("protocol", [Lisa(), VisionReasoner(), Ors()], ids=lambda protocol: protocol.name)
+def test_every_figure_has_the_interval_of_its_plain_bootstrap(protocol: Protocol):
+    rows = scored(protocol, 60, seed=0)
+    intervals = figure_intervals(rows, protocol, resamples=150)
+    assert figure_intervals(rows[::-1], protocol, resamples=150) == intervals
+    terms = sums(rows, protocol)
+    assert intervals.keys() == terms.keys()
+    assert sum(interval is not None for interval in intervals.values()) >= 15
+    for name, interval in intervals.items():
+        term = terms[name]
+        assert (interval is None) == (term is None)
+        if interval and term:
+            low, high = np.nanquantile(drawn_plainly(rows, protocol, name, 150), [0.025, 0.975])
+            assert interval.mean == ratio(term)
+            assert (interval.low, interval.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+
+
+def test_the_gain_of_every_figure_is_paired():
+    before, after = scored(Lisa(), 60, seed=0), scored(VisionReasoner(), 60, seed=2)
+    gains = figure_gains(before, after[::-1], Lisa(), resamples=150)
+    for name in ("cIoU", "gIoU", "Pr@0.5", "N_acc"):
+        old, new = (drawn_plainly(rows, Lisa(), name, 150) for rows in (before, after))
+        low, high = np.quantile(new - old, [0.025, 0.975])
+        gain = gains[name]
+        assert gain is not None
+        assert (gain.low, gain.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+    gain = gains["gIoU"]
+    assert gain is not None and gain.mean == pytest.approx(iou_gain(before, after).mean, abs=1e-12)
+    same = figure_gains(before, before, Lisa(), resamples=150)
+    assert {gain for gain in same.values() if gain} == {Interval(0.0, 0.0, 0.0)}
+
+
+def test_a_figure_without_value_has_no_interval_and_one_of_one_sample_has_a_point():
+    evaluator = Evaluator()
+    evaluator.add(sample((0, 0, 4, 4), id="a"), NoTarget(), None)
+    evaluator.add(sample((0, 0, 4, 4), id="b"), NoTarget(), None)
+    evaluator.add(sample(id="c"), NoTarget(), None)
+    intervals = figure_intervals(evaluator.rows, Lisa(), resamples=100)
+    assert intervals["mean_tokens"] is intervals["gIoU_large"] is None
+    assert intervals["N_acc"] == Interval(1.0, 1.0, 1.0)  # the draws without that sample say nothing
+    assert figure_intervals([], Lisa()).keys() == intervals.keys()
 
 
 def test_the_interval_is_that_of_the_normal_approximation():
@@ -61,5 +125,9 @@ def test_what_cannot_be_paired_or_averaged_is_an_error():
         mean_iou(one + one)
     with pytest.raises(ValueError, match="no values"):
         mean_iou([])
+    with pytest.raises(ValueError, match="s0 is listed twice"):
+        figure_intervals(one + one, Lisa())
+    with pytest.raises(ValueError, match="in one of the two lists only"):
+        figure_gains(one, rows(np.array([0.5]), "t"), Lisa())
     with pytest.raises(ValueError, match="never painted"):
         mean_iou([Row("s0", "found", True, None, None, None, 0.5)])

@@ -1,38 +1,15 @@
-"""The evaluator against a dense, slow implementation of the same published rules, and against cases worked by hand."""
+"""The evaluator against cases worked by hand, under LISA's rule; `test_protocols.py` has the formulas of all."""
 
 import json
-from itertools import permutations
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from segmentation import masks
 from segmentation.metrics import Evaluator, Ignore, box_score, overlap
 from segmentation.sample import Found, Instance, Invalid, NoTarget, Prediction, Sample, Target, prediction_mask
+from tests.answers import HEIGHT, IMAGE, WIDTH, Answer, found, random_answers, rectangle, sample
 
-HEIGHT, WIDTH = 24, 31
-IMAGE = Image.new("RGB", (WIDTH, HEIGHT))
 IGNORES: tuple[Ignore, ...] = ("drop", "background", "target")
-
-Answer = tuple[Sample, Prediction]
-
-
-def rectangle(x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
-    mask = np.zeros((HEIGHT, WIDTH), bool)
-    mask[y1:y2, x1:x2] = True
-    return mask
-
-
-def sample(*targets: tuple[int, int, int, int], id: str = "0", ignore: np.ndarray | None = None) -> Sample:
-    """A sample whose targets are filled boxes."""
-    made = tuple(Target((*map(float, box),), masks.encode(rectangle(*box))) for box in targets)  # type: ignore[arg-type]
-    return Sample(id, IMAGE, HEIGHT, WIDTH, "it", made, ignore=None if ignore is None else masks.encode(ignore))
-
-
-def found(*boxes: tuple[int, int, int, int]) -> Found:
-    made = (Instance((*map(float, box),), masks.encode(rectangle(*box))) for box in boxes)  # type: ignore[arg-type]
-    return Found(tuple(made))
 
 
 def evaluate(*answers: Answer, **options) -> Evaluator:
@@ -40,102 +17,6 @@ def evaluate(*answers: Answer, **options) -> Evaluator:
     for asked, answer in answers:
         evaluator.add(asked, answer, prediction_mask(answer, HEIGHT, WIDTH))
     return evaluator
-
-
-def random_box(rng: np.random.Generator) -> tuple[float, float, float, float]:
-    x1, y1 = rng.uniform(0, WIDTH - 6), rng.uniform(0, HEIGHT - 6)
-    return float(x1), float(y1), float(x1 + rng.uniform(1, 14)), float(y1 + rng.uniform(1, 14))
-
-
-def random_mask(rng: np.random.Generator) -> np.ndarray:
-    """A few rectangles with holes; now and then nothing at all."""
-    mask = np.zeros((HEIGHT, WIDTH), bool)
-    for _ in range(rng.integers(0, 4)):
-        x1, y1, x2, y2 = map(int, random_box(rng))
-        mask[y1:y2, x1:x2] = True
-    return mask & (rng.random(mask.shape) < 0.9)
-
-
-def random_answers(count: int, seed: int) -> list[Answer]:
-    """Samples with none to three overlapping targets, half with ignored pixels; answers of every state, some exact."""
-    rng = np.random.default_rng(seed)
-    answers = []
-    for index in range(count):
-        targets = tuple(Target(random_box(rng), masks.encode(random_mask(rng))) for _ in range(rng.integers(0, 4)))
-        ignore = masks.encode(random_mask(rng)) if rng.random() < 0.5 else None
-        asked = Sample(str(index), IMAGE, HEIGHT, WIDTH, "it", targets, ignore=ignore)
-        kind = rng.random()
-        if kind < 0.15:
-            answer: Prediction = Invalid("no box")
-        elif kind < 0.35:
-            answer = NoTarget()
-        elif kind < 0.6 and targets:
-            answer = Found(tuple(Instance(target.box, target.mask) for target in targets[: rng.integers(1, 4)]))
-        else:
-            made = (Instance(random_box(rng), masks.encode(random_mask(rng))) for _ in range(rng.integers(1, 4)))
-            answer = Found(tuple(made))
-        answers.append((asked, answer))
-    return answers
-
-
-def dense_iou(first: tuple[float, ...], second: tuple[float, ...]) -> float:
-    width = max(min(first[2], second[2]) - max(first[0], second[0]), 0)
-    height = max(min(first[3], second[3]) - max(first[1], second[1]), 0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    return width * height / (sum(areas) - width * height)
-
-
-def dense_box_score(asked: Sample, answer: Prediction) -> float:
-    if not isinstance(answer, Found):
-        return 0.0
-    sides = [[item.box for item in answer.instances], [item.box for item in asked.targets]]
-    few, many = sorted(sides, key=len)
-    ways = permutations(many, len(few))
-    return max(sum(map(dense_iou, few, way)) for way in ways) / len(many)
-
-
-def dense_result(answers: list[Answer], ignore: Ignore) -> dict[str, float]:
-    """LISA's rule, pixel by pixel: `I / U` of boolean arrays, 1 where nothing is meant and nothing painted."""
-    ious, intersections, unions, targeted, boxes = [], 0, 0, [], []
-    for asked, answer in answers:
-        truth, painted = np.zeros((HEIGHT, WIDTH), bool), np.zeros((HEIGHT, WIDTH), bool)
-        for target in asked.targets:
-            assert target.mask
-            truth |= masks.decode(target.mask)
-        if isinstance(answer, Found):
-            for instance in answer.instances:
-                assert instance.mask
-                painted |= masks.decode(instance.mask)
-        if asked.ignore is not None:
-            ignored = masks.decode(asked.ignore)
-            truth = truth | ignored if ignore == "target" else truth & ~ignored
-            painted = painted & ~ignored if ignore == "drop" else painted
-        intersection, union = int((truth & painted).sum()), int((truth | painted).sum())
-        iou = intersection / union if union else float(not isinstance(answer, Invalid))
-        ious.append(iou)
-        intersections, unions = intersections + intersection, unions + union
-        if asked.targets:
-            targeted.append(iou)
-            boxes.append(dense_box_score(asked, answer))
-    nothing = [isinstance(answer, NoTarget) for asked, answer in answers if not asked.targets]
-    something = [isinstance(answer, Found) for asked, answer in answers if asked.targets]
-    return {
-        "gIoU": np.mean(ious).item(),
-        "cIoU": intersections / unions,
-        **{f"Pr@0.{t}": np.mean([iou >= t / 10 for iou in targeted]).item() for t in range(5, 10)},
-        "box_iou": np.mean(boxes).item(),
-        "Acc@0.5": np.mean([score > 0.5 for score in boxes]).item(),
-        "N_acc": np.mean(nothing).item(),
-        "T_acc": np.mean(something).item(),
-    }
-
-
-@pytest.mark.parametrize("ignore", IGNORES)
-def test_agrees_with_a_dense_implementation(ignore: Ignore):
-    answers = random_answers(400, seed=1)
-    result = evaluate(*answers, ignore=ignore).result()
-    for name, value in dense_result(answers, ignore).items():
-        assert result[name] == pytest.approx(value, abs=1e-9), name
 
 
 def test_the_three_ignore_rules_differ():

@@ -62,7 +62,7 @@ HOLES: dict[str, dict[str, int]] = {
         "in four pieces": 53,
         "far outside": 69,
     },
-    "coprs": {"whole image": 59, "right and wrong": 56, "every object twice": 58},
+    "coprs": {"whole image": 59},
     "seg_r1": {
         "whole image": 66,
         "another place": 58,
