@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -30,12 +31,16 @@ CONFIGS = Path(__file__).resolve().parent
 Task = Callable[[DictConfig], None]
 
 
-def main(config_name: str) -> Callable[[Task], Callable[[], None]]:
+def main(config_name: str, texts: Sequence[str] = ()) -> Callable[[Task], Callable[[], None]]:
     """Run the decorated function with `configs/{config_name}.yaml`, changed by the command line.
 
     The function gets a config with every interpolation resolved, every value present, and top-level values of the type
     that their file gives them; sections are checked where they are read (`build`, `instantiate`). A ConfigError raised
     there is reported like one of the config's own. With --multirun the function is called once for each config.
+
+    Args:
+        texts: keys whose value on the command line is text as it stands: to hydra `the man's hat, left` is a broken
+            quote and two values, `[a, b]` a list, and 3 a number.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -43,7 +48,7 @@ def main(config_name: str) -> Callable[[Task], Callable[[], None]]:
         def run() -> None:
             show_traceback = os.environ.get(_FULL_ERROR) == "1"
             try:
-                for cfg, files in _compose(task, config_name):
+                for cfg, files in _compose(task, config_name, texts):
                     check_config(cfg, files)
                     task(cfg)
             except ConfigError as error:
@@ -61,7 +66,7 @@ def main(config_name: str) -> Callable[[Task], Callable[[], None]]:
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def _compose(task: Task, config_name: str) -> list[tuple[DictConfig, DictConfig]]:
+def _compose(task: Task, config_name: str, texts: Sequence[str]) -> list[tuple[DictConfig, DictConfig]]:
     """The configs that the command line asks for, each with what its files alone say; none after --help or --cfg."""
     composed = []
 
@@ -69,12 +74,32 @@ def _compose(task: Task, config_name: str) -> list[tuple[DictConfig, DictConfig]
     def collect(cfg: DictConfig) -> None:
         composed.append((cfg, _from_files()))
 
-    with _hydra_raises():
+    with _hydra_raises(), _arguments([_quoted(argument, texts) for argument in sys.argv]):
         try:
             hydra.main(version_base=None, config_path=str(CONFIGS), config_name=config_name)(collect)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: `group=3`
             raise _explained(error) from error
     return composed
+
+
+def _quoted(argument: str, texts: Sequence[str]) -> str:
+    """An argument whose value is text, in hydra's quotes, unless it has them already."""
+    key, _, value = argument.partition("=")
+    if key not in texts or not value or (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
+        return argument
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", value)  # hydra unescapes backslashes only before a quote, or at the end
+    end = len(escaped) - len(escaped.rstrip("\\"))
+    return f"{key}='{escaped}{escaped[len(escaped) - end :]}'"
+
+
+@contextmanager
+def _arguments(arguments: list[str]) -> Iterator[None]:
+    """`sys.argv` for hydra, which reads nothing else; a run's record shows what was really typed."""
+    before, sys.argv = sys.argv, arguments
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 @contextmanager

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from evaluation.gallery import Answer, Card, score
-from evaluation.overlay import PREDICTED, TRUTH, tinted
 from segmentation.boxes import Box
 from segmentation.masks import RLE
+from segmentation.panels import PREDICTED, TRUTH, tinted
 from segmentation.sample import BrokenImage, Found, Invalid, Sample, open_image
 
 QUALITY = 80  # of WebP

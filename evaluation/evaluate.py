@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from omegaconf import DictConfig
 from rich.console import Console
@@ -26,16 +25,12 @@ import configs
 from evaluation.overlay import before_after
 from evaluation.predictions import PredictionWriter, Record, read_predictions
 from evaluation.score import score_file, write_metrics
-from rollouts.device import prepare_vllm, use_all_cores
-from rollouts.engines import ENGINES, Completion, Engine, require_vllm
-from rollouts.painter import Painter
-from rollouts.policy import check_tokens, family, image_frame, load_model, load_processor
-from rollouts.reading import read
-from rollouts.rows import chat, picture
-from rollouts.sections import make_decoder, make_format, make_samples
+from rollouts.answers import Answers
+from rollouts.device import use_all_cores
+from rollouts.engines import Completion
+from rollouts.rows import picture
+from rollouts.sections import make_samples
 from segmentation.data.check import check
-from segmentation.decoders import Decoder, MaskDecoder, Sam2Refiner
-from segmentation.formats import Format
 from segmentation.metrics import Evaluator
 from segmentation.sample import BrokenImage, Invalid, Sample
 
@@ -47,20 +42,9 @@ def main(cfg: DictConfig) -> None:
     """Generate (each process its share), score (the first process)."""
     use_all_cores()
     state = PartialState()
-    if cfg.engine not in ENGINES:
-        raise configs.unknown("engine", cfg.engine, ENGINES)
     if cfg.answers not in ANSWERS:
         raise configs.unknown("value of answers", cfg.answers, ANSWERS)
-    if cfg.structured and cfg.engine != "vllm":
-        raise configs.ConfigError(f"structured={cfg.structured} is vLLM's: choose engine=vllm, or structured=0.")
-    if cfg.engine == "vllm":
-        require_vllm()
-        prepare_vllm()
-    processor = load_processor(cfg.model.path)
-    format = make_format(cfg.format, family(cfg.model.path), processor)
-    check_tokens(processor, format.new_tokens, cfg.model.path)
-    decoder = make_decoder(cfg.decoder)
-    refiner = configs.instantiate(cfg.refiner, where="refiner") if cfg.refiner else None
+    policy = Answers(cfg)
     samples = make_samples(cfg.benchmark, "benchmark")
     if cfg.on_broken_image == "stop":
         check(samples)
@@ -75,16 +59,8 @@ def main(cfg: DictConfig) -> None:
     with PredictionWriter(part, run | {k: cfg[k] for k in ("max_tokens", "structured", "answers")}) as writer:
         todo = [sample for sample in mine if sample.id not in writer.finished]
         if todo:
-            options = {"regex": format.regex(cfg.structured)} if cfg.structured else {}
-            engine = ENGINES[cfg.engine](cfg.model.path, processor, cfg.model.dtype, **options)
-            painter = None
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            if refiner:
-                refiner.model.to(device)
-            if isinstance(decoder, MaskDecoder):  # it reads features of the engine's own model, if that is at hand
-                model = engine.model or load_model(cfg.model.path, cfg.model.dtype).to(device).eval()
-                painter, decoder = Painter(decoder, model, processor, format), None
-            answer(engine, todo, format, painter or decoder, refiner, writer, cfg, quiet=not state.is_main_process)
+            policy.load()
+            answer(policy, todo, writer, cfg, quiet=not state.is_main_process)
     state.wait_for_everyone()
     if state.is_main_process:
         parts = sorted(output.glob(f"predictions-*-of-{state.num_processes}.jsonl"))
@@ -94,19 +70,9 @@ def main(cfg: DictConfig) -> None:
         report(score_file(predictions, samples, evaluator), output, samples, cfg.overlays)
 
 
-def answer(
-    engine: Engine,
-    samples: Sequence[Sample],
-    format: Format,
-    decoder: Decoder | Painter | None,
-    refiner: Sam2Refiner | None,
-    writer: PredictionWriter,
-    cfg: DictConfig,
-    quiet: bool,
-) -> None:
+def answer(policy: Answers, samples: Sequence[Sample], writer: PredictionWriter, cfg: DictConfig, quiet: bool) -> None:
     """Write a record for every sample, batch by batch."""
-    tokenizer = engine.processor.tokenizer
-    frame = image_frame(engine.processor)
+    encode = policy.processor.tokenizer.encode
     columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[seen]}"))
     with Progress(*columns, TimeRemainingColumn(), disable=quiet) as progress:
         bar = progress.add_task("evaluate", total=len(samples), seen="")
@@ -115,31 +81,20 @@ def answer(
             readable, images = [], []
             for sample in batch:
                 try:
-                    images.append(picture(sample, frame))
+                    images.append(picture(sample, policy.frame))
                     readable.append(sample)
                 except BrokenImage as error:
                     if cfg.on_broken_image != "count":
                         raise
                     writer.write(Record.of(sample, Invalid(f"broken image: {error}"), "", 0))
-            chats = [chat(format.prompt(sample.expression)) for sample in readable]
             if cfg.answers == "annotated":
-                told = [tokenizer.encode(format.encode(sample), add_special_tokens=False) for sample in readable]
+                told = [encode(policy.format.encode(sample), add_special_tokens=False) for sample in readable]
                 completions = [Completion(tuple(tokens), truncated=False) for tokens in told]
             else:
-                completions = engine.generate(chats, images, cfg.max_tokens) if readable else []
-            texts = [completion.text(tokenizer) for completion in completions]
-            inside = None if isinstance(decoder, Painter) else decoder
-            predictions = [
-                read(text, completion.truncated, sample, format, inside)
-                for text, completion, sample in zip(texts, completions, readable, strict=True)
-            ]
-            if isinstance(decoder, Painter) and readable:
-                said = [completion.tokens for completion in completions]
-                predictions = decoder.paint(predictions, readable, chats, images, said)
-            if refiner:
-                predictions = refiner.refine(predictions, readable)
-            for sample, prediction, text, completion in zip(readable, predictions, texts, completions, strict=True):
-                writer.write(Record.of(sample, prediction, text, len(completion.tokens)))
+                completions = policy.generate(readable, images, cfg.max_tokens)
+            predictions = policy.read(readable, images, completions)
+            for sample, prediction, completion in zip(readable, predictions, completions, strict=True):
+                writer.write(Record.of(sample, prediction, policy.text(completion), len(completion.tokens)))
             progress.update(bar, advance=len(batch))
 
 

@@ -88,7 +88,7 @@ class PredictionWriter:
         """
         if record.id in self.finished:
             raise ValueError(f"{self.path}: sample {record.id} is already in it.")
-        self._file.write(json.dumps(_to_row(record), allow_nan=False).encode("ascii") + b"\n")
+        self._file.write(json.dumps(to_row(record), allow_nan=False).encode("ascii") + b"\n")
         self._file.flush()
         self.finished.add(record.id)
 
@@ -125,7 +125,8 @@ def read_run(path: Path) -> dict[str, Any]:
     return json.loads(run.read_text(encoding="utf-8")) if run.exists() else {}
 
 
-def _to_row(record: Record) -> dict[str, Any]:
+def to_row(record: Record) -> dict[str, Any]:
+    """The record as the object of its line."""
     said = record.prediction
     instances = said.instances if isinstance(said, Found) else ()
     return {

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from trl.trainer.utils import nanstd
 
 
 def inside(ids: Tensor, opening: int, closing: int) -> Tensor:
@@ -57,3 +58,50 @@ def split_advantages(
     to_masks = above[:, [tokens != "rest" for tokens in paid]].sum(1)
     to_rest = above[:, [tokens != "mask" for tokens in paid]].sum(1)
     return to_masks, to_rest
+
+
+def group_advantages(
+    rewards: Tensor,
+    weights: Tensor,
+    paid: Sequence[str],
+    broken: Tensor,
+    ids: Tensor,
+    tags: tuple[int, int] | None,
+    scale: str = "none",
+    aggregation: str = "sum_then_normalize",
+) -> tuple[Tensor, Tensor]:
+    """What training would give each token of one group, by TRL or by parts: to look at, training computes its own.
+
+    Args:
+        rewards: `(G, F)`, NaN where a reward does not apply.
+        weights: `(F,)`.
+        paid: as in `split_advantages`.
+        broken: `(G,)` bool, completions that do not parse.
+        ids: `(G, T)` token ids of the completions.
+        tags: ids of the tokens around a mask, None for formats without.
+        scale: `trainer.scale_rewards`: none, group or batch, which is the group here.
+        aggregation: `trainer.multi_objective_aggregation`.
+
+    Returns:
+        `(G, T)` advantages; `(G, T)` bool, which tokens are of a mask.
+
+    Raises:
+        ValueError: rewards pay parts, and the format has no masks or `scale` is not none.
+    """
+    of_masks = inside(ids, *tags) if tags else torch.zeros_like(ids, dtype=torch.bool)
+    if set(paid) != {"all"}:
+        if tags is None or scale != "none":
+            raise ValueError(f"rewards.*.tokens={[*paid]} need a format with masks and trainer.scale_rewards=none.")
+        to_masks, to_rest = split_advantages(rewards, weights, paid, len(rewards), broken)
+        return torch.where(of_masks, to_masks[:, None], to_rest[:, None]), of_masks
+    nothing = rewards.isnan().all(1)  # unscorable: outside the mean, and nothing to learn from
+    each = rewards if aggregation == "sum_then_normalize" else _normal(rewards)
+    total = (each * weights).nansum(1).masked_fill(nothing, torch.nan)
+    scaled = scale != "none" or aggregation != "sum_then_normalize"
+    above = _normal(total) if scaled else total - total.nanmean()
+    return above.nan_to_num(0.0)[:, None].expand(ids.shape), of_masks
+
+
+def _normal(values: Tensor) -> Tensor:
+    """Less their mean over the group, the first axis, in units of their spread; 1e-4 as in TRL."""
+    return (values - values.nanmean(0)) / (nanstd(values, dim=0) + 1e-4)

@@ -1,4 +1,4 @@
-"""Greedy completions from a policy's folder, by transformers or by vLLM.
+"""Completions from a policy's folder, greedy or sampled, by transformers or by vLLM.
 
 An engine takes chats with one picture each and gives back tokens as they were produced. Decoding is the caller's, with
 special tokens kept, since formats use them.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,14 +35,33 @@ class Completion:
         return tokenizer.decode(list(self.tokens), skip_special_tokens=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn; the names are trl.GRPOConfig's. A seed draws the same again, from the same engine."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+
 class Engine(Protocol):
     """Writes completions."""
 
     processor: Processor
     model: Model | None  # None where it lives in another process or in another form
 
-    def generate(self, chats: Sequence[Chat], images: Sequence[Image.Image], max_tokens: int) -> list[Completion]:
-        """One greedy completion for each chat; `images[i]` is the picture of `chats[i]`."""
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        images: Sequence[Image.Image],
+        max_tokens: int,
+        logps: bool = False,
+        sampling: Sampling | None = None,
+    ) -> list[Completion]:
+        """One completion for each chat, greedy unless it is sampled; `images[i]` is the picture of `chats[i]`."""
         ...
 
 
@@ -57,14 +76,23 @@ class TransformersEngine:
 
     @torch.no_grad()
     def generate(
-        self, chats: Sequence[Chat], images: Sequence[Image.Image], max_tokens: int, logps: bool = False
+        self,
+        chats: Sequence[Chat],
+        images: Sequence[Image.Image],
+        max_tokens: int,
+        logps: bool = False,
+        sampling: Sampling | None = None,
     ) -> list[Completion]:
         texts = self.processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True)
         inputs = self.processor(images=list(images), text=texts, padding=True, padding_side="left", return_tensors="pt")
+        drawn: dict[str, Any] = {"do_sample": False}
+        if sampling:
+            drawn = {"do_sample": True, **asdict(sampling)}
+            torch.manual_seed(drawn.pop("seed"))
         out = self.model.generate(
             **inputs.to(self.model.device),
             max_new_tokens=max_tokens,
-            do_sample=False,
+            **drawn,
             suppress_tokens=self._banned,
             output_logits=logps,
             return_dict_in_generate=True,
@@ -108,7 +136,12 @@ class VLLMEngine:
         self._ends = _end_tokens(self.llm.llm_engine.model_config.try_get_generation_config().get("eos_token_id"))
 
     def generate(
-        self, chats: Sequence[Chat], images: Sequence[Image.Image], max_tokens: int, logps: bool = False
+        self,
+        chats: Sequence[Chat],
+        images: Sequence[Image.Image],
+        max_tokens: int,
+        logps: bool = False,
+        sampling: Sampling | None = None,
     ) -> list[Completion]:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
@@ -119,16 +152,21 @@ class VLLMEngine:
             {"prompt_token_ids": one, "multi_modal_data": {"image": image}}
             for one, image in zip(ids, images, strict=True)
         ]
-        sampling = SamplingParams(
-            temperature=0.0,
-            max_tokens=max_tokens,
-            logprobs=0 if logps else None,
-            logit_bias=dict.fromkeys(self._banned, -100.0),
-            detokenize=False,
-            structured_outputs=StructuredOutputsParams(regex=self.regex) if self.regex else None,
-        )
+        shared: dict[str, Any] = {
+            "max_tokens": max_tokens,
+            "logprobs": 0 if logps else None,
+            "logit_bias": dict.fromkeys(self._banned, -100.0),
+            "detokenize": False,
+            "structured_outputs": StructuredOutputsParams(regex=self.regex) if self.regex else None,
+        }
+        if sampling:
+            drawn: dict[str, Any] = asdict(sampling) | {"min_p": sampling.min_p or 0.0}
+            first = drawn.pop("seed")  # one a row: rows of equal seed and prompt would be drawn alike
+            parameters = [SamplingParams(**shared, **drawn, seed=first + row) for row in range(len(prompts))]
+        else:
+            parameters = [SamplingParams(**shared, temperature=0.0)] * len(prompts)
         completions = []
-        for output in self.llm.generate(prompts, sampling_params=sampling, use_tqdm=False):
+        for output in self.llm.generate(prompts, sampling_params=parameters, use_tqdm=False):
             tokens = list(output.outputs[0].token_ids)
             row = None
             if logps:

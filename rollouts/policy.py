@@ -11,35 +11,22 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from rollouts.vision_attention import batch_vision_attention
-from segmentation.boxes import Convention, Relative, ResizedPixels
+from segmentation.processor import Processor as Processor
+from segmentation.processor import convention as convention
+from segmentation.processor import family as family
+from segmentation.processor import image_frame as image_frame
+from segmentation.processor import load_processor as load_processor
 
-# What transformers loads: a PreTrainedModel and a ProcessorMixin, whose attributes depend on the family. A type checker
-# knows neither those nor what calling them returns.
+# What transformers loads: a PreTrainedModel, whose attributes depend on the family. A type checker knows neither those
+# nor what calling it returns.
 Model = Any
-Processor = Any
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 # Linear layers of the language model alone: bare names such as `q_proj` would also hit the vision tower (peft#2615).
 LANGUAGE_LINEARS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-
-
-def load_processor(path: str | Path) -> Processor:
-    """The processor saved at `path`, padding on the left as generation needs it.
-
-    Raises:
-        FileNotFoundError: `path` looks like a local folder and is not there.
-        ValueError: it holds no multimodal processor.
-    """
-    if str(path).startswith((".", "/", "outputs")) and not Path(path).is_dir():
-        raise FileNotFoundError(f"model.path={path}: no such folder; run the stage that writes it first.")
-    processor = AutoProcessor.from_pretrained(path)
-    if not isinstance(processor, ProcessorMixin):
-        raise ValueError(f"model.path={path}: has a {type(processor).__name__}, not a processor of images and text.")
-    processor.tokenizer.padding_side = "left"
-    return processor
 
 
 def load_model(path: str | Path, dtype: str = "auto") -> Model:
@@ -75,32 +62,6 @@ def restore(model: Model, checkpoint: str | Path | None) -> Model:
     if checkpoint is not None and not (Path(checkpoint) / "adapter_config.json").exists():
         model.load_state_dict(load_model(checkpoint, str(model.dtype).removeprefix("torch.")).state_dict())
     return model
-
-
-def family(path: str | Path) -> str:
-    """transformers' `model_type` of the model saved at `path`: qwen2_5_vl, qwen3_vl, internvl, ..."""
-    return AutoConfig.from_pretrained(path).model_type
-
-
-def image_frame(processor: Processor) -> ResizedPixels | None:
-    """The size to which the processor brings an image; None for families that tile it instead (InternVL)."""
-    images = processor.image_processor
-    if not hasattr(images, "merge_size"):
-        return None
-    return ResizedPixels(
-        factor=images.patch_size * images.merge_size,
-        min_pixels=images.size["shortest_edge"],
-        max_pixels=images.size["longest_edge"],
-    )
-
-
-def convention(model_type: str, processor: Processor) -> Convention:
-    """The frame in which the family writes coordinates (table in `segmentation.boxes`)."""
-    if model_type == "qwen2_5_vl":
-        frame = image_frame(processor)
-        assert frame is not None, "a Qwen processor has a merge_size"
-        return frame
-    return Relative(1000)
 
 
 def add_tokens(model: Model, processor: Processor, tokens: tuple[str, ...]) -> int:

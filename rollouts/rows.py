@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from PIL import Image
+from PIL import Image, ImageOps
 
 from segmentation.boxes import ResizedPixels
 from segmentation.data.resize import fit
 from segmentation.formats import Format
-from segmentation.sample import Sample, open_image
-
-Chat = list[dict[str, Any]]
-
-
-def chat(text: str) -> Chat:
-    """One user turn: the picture, then the text."""
-    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+from segmentation.processor import Chat as Chat
+from segmentation.processor import chat as chat
+from segmentation.sample import Sample, open_image, opened
 
 
 def picture(sample: Sample, frame: ResizedPixels | None) -> Image.Image:
     """The sample's image at the size at which the model's processor leaves it alone. Raises BrokenImage."""
     image = open_image(sample)
     return image if frame is None else fit(image, frame)
+
+
+def question(image: Path, expression: str, id: str) -> Sample:
+    """A sample without targets about a picture, which is turned upright: cameras write down how they were held.
+
+    Raises:
+        BrokenImage: the picture cannot be read.
+    """
+    with opened(image, str(image), "check its name") as file:
+        upright = ImageOps.exif_transpose(file).convert("RGB")
+    return Sample(id, upright, upright.height, upright.width, expression)
 
 
 def prompt_rows(samples: Sequence[Sample], format: Format, frame: ResizedPixels | None) -> Dataset:

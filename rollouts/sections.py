@@ -12,12 +12,13 @@ from PIL import Image
 
 import configs
 from configs import strict
-from rollouts.policy import LANGUAGE_LINEARS, Processor, convention
+from rollouts.policy import LANGUAGE_LINEARS, Processor
 from segmentation import masks
 from segmentation.data.check import Opened, check
 from segmentation.data.mixture import dataset_section
 from segmentation.formats import Format, Reasoning
 from segmentation.formats.reasoning import Parts
+from segmentation.processor import own_frame
 from segmentation.sample import Found, Instance, Sample, Target
 
 TOKENS = ("all", "mask", "rest")  # what a reward may pay (`rl.credit`)
@@ -26,15 +27,10 @@ Reward = Callable[..., list[float | None]]
 
 
 def make_format(section: Mapping[str, Any], model_type: str, processor: Processor) -> Format:
-    """The format in the policy's own frame of coordinates, unless the section names another; within thoughts if asked.
-
-    A section without `convention` is of a format that writes no coordinates, or has a frame of its own.
-    """
+    """The format in the policy's own frame, unless the section names another; within thoughts if asked."""
     values = configs.plain(section)
     thoughts = values.pop("reasoning", False)
-    own = "convention" in values and values["convention"] is None
-    given = {"convention": convention(model_type, processor)} if own else {}
-    format = configs.instantiate(values, where="format", **given)
+    format = configs.instantiate(values, where="format", **own_frame(values, model_type, processor))
     return Reasoning(format) if thoughts else format
 
 

@@ -6,6 +6,8 @@ compressed COCO RLE (`segmentation.masks`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,6 +132,23 @@ class BrokenImage(ValueError):
     """An image is missing, unreadable, or of another size than its annotation says. The message names the file."""
 
 
+@contextmanager
+def opened(path: Path, name: str, missing: str = "check data.root") -> Iterator[Image.Image]:
+    """An image file, open; what Pillow raises within is a BrokenImage.
+
+    Args:
+        name: what the message calls it.
+        missing: what the message advises where there is no such file.
+    """
+    try:
+        with Image.open(path) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise BrokenImage(f"{name}: no such file; {missing}.") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
+        raise BrokenImage(f"{name}: cannot be read: {error}. Download it again.") from error
+
+
 def open_image(sample: Sample) -> Image.Image:
     """The sample's picture as RGB, fully read.
 
@@ -138,13 +157,8 @@ def open_image(sample: Sample) -> Image.Image:
     """
     image = sample.image
     if isinstance(image, Path):
-        try:
-            with Image.open(image) as opened:
-                image = opened.convert("RGB")  # reads all pixels, so a truncated file is met here
-        except FileNotFoundError as error:
-            raise BrokenImage(f"{image} (sample {sample.id}): no such file; check data.root.") from error
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
-            raise BrokenImage(f"{image} (sample {sample.id}): cannot be read: {error}. Download it again.") from error
+        with opened(image, f"{image} (sample {sample.id})") as file:
+            image = file.convert("RGB")  # reads all pixels, so a truncated file is met here
     if image.size != (sample.width, sample.height):
         raise BrokenImage(
             f"{sample.image} (sample {sample.id}): the image is {image.size[0]}x{image.size[1]}, "

@@ -40,3 +40,16 @@ def real_data() -> Path:
     folder = Path(os.environ["REFSEG_DATA"])
     assert folder.is_dir(), f"REFSEG_DATA={folder} is not a folder"
     return folder
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that knows the boxes of `tests.taught.some_scenes` by heart."""
+    from rollouts.policy import image_frame, load_processor
+    from segmentation.formats import BoxFormat
+    from tests.runs import BASE, ROOT
+    from tests.taught import some_scenes, teach
+
+    frame = image_frame(load_processor(ROOT / BASE))
+    assert frame is not None
+    return teach(some_scenes(), BoxFormat(frame), tmp_path_factory.mktemp("taught"))

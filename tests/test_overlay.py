@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from evaluation.curves import INK, MUTED, training_curves, training_svg
-from evaluation.overlay import PREDICTED, TRUTH, before_after
+from evaluation.overlay import before_after
 from segmentation import masks
 from segmentation.data.scenes import Scenes
+from segmentation.panels import PREDICTED, TRUTH
 from segmentation.sample import Found, Instance, Invalid, NoTarget, Prediction, Sample, Target
 
 

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     group, output = groups[0], Path(given["output"])
     overrides = [argument for argument in arguments if argument.split("=", 1)[0] not in (group, "output", "root")]
     try:
-        samples, root = _dataset(group, given[group], overrides)
+        samples, root = dataset(group, given[group], overrides)
         count = export(samples, output, Path(given.get("root", root or output.parent)))
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
@@ -71,15 +71,25 @@ def export(samples: Sequence[Sample], output: Path, root: Path) -> int:
     return len(samples)
 
 
-def _dataset(group: str, name: str, overrides: list[str]) -> tuple[Sequence[Sample], str | None]:
+def dataset(group: str, name: str, overrides: list[str]) -> tuple[Sequence[Sample], str | None]:
     """The dataset of a config file, and the root that its section names."""
+    values = section(group, name, overrides)
+    return instantiate(dataset_section(values), _convert_="all"), values.get("root")
+
+
+def section(group: str, name: str, overrides: list[str]) -> dict[str, Any]:
+    """What a config file of a group says, changed by overrides.
+
+    Raises:
+        HydraException, OmegaConfBaseException: there is no such file, or no such key.
+        ValueError: a key still has no value.
+    """
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        section = compose(f"{group}/{name}", overrides)[group]
-    missing = OmegaConf.missing_keys(cast(DictConfig, section))
+        composed = compose(f"{group}/{name}", overrides)[group]
+    missing = OmegaConf.missing_keys(cast(DictConfig, composed))
     if missing:
         raise ValueError(f"{min(missing)}: no value; give one: {min(missing)}=...")
-    values = cast(dict[str, Any], OmegaConf.to_container(section, resolve=True))
-    return instantiate(dataset_section(values), _convert_="all"), values.get("root")
+    return cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from pydantic_core import from_json
 
-from segmentation.sample import BrokenImage
+from segmentation.sample import opened
 
 
 def require(root: str | Path, files: Sequence[Path], layout: str) -> None:
@@ -73,13 +72,8 @@ def by_id(entries: Iterable[dict[str, Any]], where: str) -> dict[Any, dict[str, 
 
 def size_of(image: Path) -> tuple[int, int]:
     """(height, width) in pixels, out of the head of an image file. Raises BrokenImage."""
-    try:
-        with Image.open(image) as opened:
-            return opened.height, opened.width
-    except FileNotFoundError as error:
-        raise BrokenImage(f"{image}: no such file; check data.root.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
-        raise BrokenImage(f"{image}: cannot be read: {error}. Download it again.") from error
+    with opened(image, str(image)) as file:
+        return file.height, file.width
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -1,0 +1,72 @@
+"""A policy's processor: its tokens, the size of its pictures and its frame of coordinates, without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoProcessor, ProcessorMixin
+
+from segmentation.boxes import Convention, Relative, ResizedPixels
+
+# What transformers loads: a ProcessorMixin, whose attributes depend on the family. A type checker knows neither those
+# nor what calling it returns.
+Processor = Any
+Chat = list[dict[str, Any]]
+
+
+def chat(text: str) -> Chat:
+    """One user turn: the picture, then the text."""
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+
+
+def load_processor(path: str | Path) -> Processor:
+    """The processor saved at `path`, padding on the left as generation needs it.
+
+    Raises:
+        FileNotFoundError: `path` looks like a local folder and is not there.
+        ValueError: it holds no multimodal processor.
+    """
+    if str(path).startswith((".", "/", "outputs")) and not Path(path).is_dir():
+        raise FileNotFoundError(f"model.path={path}: no such folder; run the stage that writes it first.")
+    processor = AutoProcessor.from_pretrained(path)
+    if not isinstance(processor, ProcessorMixin):
+        raise ValueError(f"model.path={path}: has a {type(processor).__name__}, not a processor of images and text.")
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def family(path: str | Path) -> str:
+    """transformers' `model_type` of the model saved at `path`: qwen2_5_vl, qwen3_vl, internvl, ..."""
+    return AutoConfig.from_pretrained(path).model_type
+
+
+def image_frame(processor: Processor) -> ResizedPixels | None:
+    """The size to which the processor brings an image; None for families that tile it instead (InternVL)."""
+    images = processor.image_processor
+    if not hasattr(images, "merge_size"):
+        return None
+    return ResizedPixels(
+        factor=images.patch_size * images.merge_size,
+        min_pixels=images.size["shortest_edge"],
+        max_pixels=images.size["longest_edge"],
+    )
+
+
+def convention(model_type: str, processor: Processor) -> Convention:
+    """The frame in which the family writes coordinates (table in `segmentation.boxes`)."""
+    if model_type == "qwen2_5_vl":
+        frame = image_frame(processor)
+        assert frame is not None, "a Qwen processor has a merge_size"
+        return frame
+    return Relative(1000)
+
+
+def own_frame(section: Mapping[str, Any], model_type: str, processor: Processor) -> dict[str, Convention]:
+    """The argument that a format's section leaves to the policy: `{"convention": ...}`.
+
+    Empty where the section names a frame, or has none: its format writes no coordinates, or has a frame of its own.
+    """
+    open_ = "convention" in section and section["convention"] is None
+    return {"convention": convention(model_type, processor)} if open_ else {}
