@@ -44,7 +44,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize(("main", "overrides", "said"), NAMES, ids=lambda value: str(value))
+@pytest.mark.parametrize(("main", "overrides", "said"), NAMES, ids=lambda it: None if callable(it) else str(it))
 def test_a_wrong_name_or_type_names_a_right_one(main, overrides, said, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         run(main, *overrides, f"model.path={BASE}", f"output_dir={tmp_path}")
