@@ -25,14 +25,13 @@ from rich.text import Text
 import configs
 from evaluation.jobs import RESULTS, Job, due, make_jobs
 from evaluation.predictions import Record, to_row
-from rollouts.answers import Answers
+from rollouts.answers import STATE_STYLES, Answers
 from rollouts.device import use_all_cores
 from rollouts.rows import picture, question
 from segmentation import masks
 from segmentation.panels import Tile, answered, gallery
 from segmentation.sample import BrokenImage, Found, Sample, state
 
-COLOURS = {"found": "green", "no_target": "yellow", "invalid": "red"}
 SHOWN = 4  # boxes in a line of the terminal
 console = Console(highlight=False, soft_wrap=True)
 
@@ -116,7 +115,7 @@ def line(job: Job, sample: Sample, record: Record, output: Path) -> Text:
         "  ",
         sample.expression,
         "  ",
-        (" ".join(words), COLOURS[said]),
+        (" ".join(words), STATE_STYLES[said]),
         "  ",
         (str(output / f"{job.name}.overlay.png"), "dim"),
     )

@@ -36,6 +36,24 @@ def inside(ids: Tensor, opening: int, closing: int) -> Tensor:
     return (opened > before) & (ids != opening)
 
 
+def pays_parts(paid: Sequence[str], masks: bool, scale: str) -> bool:
+    """Whether rewards pay parts of completions, and not all tokens alike.
+
+    Args:
+        paid: as in `split_advantages`.
+        masks: whether the format's texts have masks.
+        scale: `trainer.scale_rewards`.
+
+    Raises:
+        ValueError: they do, and the format has no masks or `scale` is not none: there is no one spread for all parts.
+    """
+    if set(paid) == {"all"}:
+        return False
+    if not masks or scale != "none":
+        raise ValueError(f"rewards.*.tokens={[*paid]} need a format with masks and trainer.scale_rewards=none.")
+    return True
+
+
 def split_advantages(
     rewards: Tensor, weights: Tensor, paid: Sequence[str], group: int, broken: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -86,12 +104,10 @@ def group_advantages(
         `(G, T)` advantages; `(G, T)` bool, which tokens are of a mask.
 
     Raises:
-        ValueError: rewards pay parts, and the format has no masks or `scale` is not none.
+        ValueError: see `pays_parts`.
     """
     of_masks = inside(ids, *tags) if tags else torch.zeros_like(ids, dtype=torch.bool)
-    if set(paid) != {"all"}:
-        if tags is None or scale != "none":
-            raise ValueError(f"rewards.*.tokens={[*paid]} need a format with masks and trainer.scale_rewards=none.")
+    if pays_parts(paid, tags is not None, scale):
         to_masks, to_rest = split_advantages(rewards, weights, paid, len(rewards), broken)
         return torch.where(of_masks, to_masks[:, None], to_rest[:, None]), of_masks
     nothing = rewards.isnan().all(1)  # unscorable: outside the mean, and nothing to learn from

@@ -26,8 +26,7 @@ from rich.table import Table
 from evaluation.curves import training_curves
 from evaluation.intervals import iou_gain
 from evaluation.overlay import before_after
-from evaluation.predictions import read_predictions
-from evaluation.score import score_file
+from evaluation.score import fill
 from segmentation.data.scenes import Scenes
 from segmentation.metrics import Evaluator
 
@@ -139,10 +138,10 @@ def compare(output: Path, policies: dict[str, Path], seconds: dict[str, float]) 
     samples = Scenes("testA", HELD_OUT)
     evaluators = {name: Evaluator() for name in policies}
     files = {name: output / "evaluation" / name / "predictions.jsonl" for name in policies}
-    metrics = {name: score_file(files[name], samples, evaluators[name]) for name in policies}
-    said = {name: {r.id: r.prediction for r in read_predictions(path)} for name, path in files.items()}
+    said = {name: fill(path, samples, evaluators[name]) for name, path in files.items()}
+    metrics = {name: evaluator.result() for name, evaluator in evaluators.items()}
     drawn = [samples[index] for index in range(12)]
-    columns = {name: [said[name][s.id] for s in drawn] for name in ("before", "after")}
+    columns = {name: [said[name][s.id].prediction for s in drawn] for name in ("before", "after")}
     before_after(drawn, columns, output / "overlays.png", rows=12)
     training_curves(output / "grpo" / "trainer_state.json", output / "curves.png")
     gains = {name: iou_gain(evaluators["before"].rows, evaluators[name].rows) for name in policies if name != "before"}

@@ -12,7 +12,7 @@ from accelerate.utils import gather
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 
-from rl.credit import inside, split_advantages
+from rl.credit import inside, pays_parts, split_advantages
 from rollouts.painter import Painter, Seen
 from rollouts.reading import read, read_parts
 from rollouts.vllm_engine import TrainingEngine
@@ -65,11 +65,7 @@ class SegGRPOTrainer(GRPOTrainer):
         self.painter: Painter | None = None
         self._seen: Seen | None = None
         self.paid = paid or ["all"] * len(rewards)
-        self._parts = set(self.paid) != {"all"}
-        if self._parts and format.mask_tags is None:
-            raise ValueError(f"rewards.*.tokens={self.paid}: {type(format).__name__} has no masks to pay apart.")
-        if self._parts and kwargs["args"].scale_rewards != "none":
-            raise ValueError(f"rewards.*.tokens={self.paid} need trainer.scale_rewards=none: one spread for all parts.")
+        self._parts = pays_parts(self.paid, format.mask_tags is not None, kwargs["args"].scale_rewards)
         self.num_generations: Any
         self.num_generations_eval: Any
         self.processing_class: Any
@@ -119,7 +115,7 @@ class SegGRPOTrainer(GRPOTrainer):
         for row, prediction, sample, (text, _), part in zip(inputs, predictions, samples, texts, parts, strict=True):
             row["prediction"], row["text"], row["parts"] = prediction, text, part
             row["mask"] = prediction_mask(prediction, sample.height, sample.width)
-        self._log_states(predictions)
+        self._broken = self._log_states(predictions)
         try:
             self._scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
             return self._scores
@@ -158,14 +154,15 @@ class SegGRPOTrainer(GRPOTrainer):
         said = [token for token in completion_ids if token not in ends]
         return self._tokenizer.decode(said, skip_special_tokens=False), len(said) == len(completion_ids)
 
-    def _log_states(self, predictions: list[Prediction]) -> None:
+    def _log_states(self, predictions: list[Prediction]) -> torch.Tensor:
+        """Log the share of each state; `(B,)` bool, which completions of all processes are invalid."""
         mode = "train" if self.model.training else "eval"
         said = [state(prediction) for prediction in predictions]
         shares = torch.tensor([[name == one for name in STATES] for one in said], device=self.accelerator.device)
         everywhere: Any = gather(shares)  # (B, 3)
-        self._broken = everywhere[:, STATES.index("invalid")]
         for name, share in zip(STATES, everywhere.float().mean(0).tolist(), strict=True):
             self._metrics[mode][f"states/{name}"].append(share)
+        return everywhere[:, STATES.index("invalid")]
 
 
 def _adapted(name: str, reward: Reward) -> Reward:

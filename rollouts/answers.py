@@ -19,6 +19,12 @@ from rollouts.sections import make_decoder, make_format
 from segmentation.decoders import MaskDecoder
 from segmentation.sample import Prediction, Sample
 
+STATE_STYLES = {
+    "found": "green",
+    "no_target": "yellow",
+    "invalid": "red",
+}  # of `segmentation.sample.state`, in a terminal
+
 
 class Answers:
     """What a policy says about samples.

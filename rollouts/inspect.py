@@ -25,7 +25,7 @@ from trl import GRPOConfig
 
 import configs
 from configs import strict
-from rollouts.answers import Answers
+from rollouts.answers import STATE_STYLES, Answers
 from rollouts.device import use_all_cores
 from rollouts.engines import Completion, Sampling
 from rollouts.group import Paid, make_advantages, pay, score
@@ -35,7 +35,6 @@ from segmentation.panels import BAD, GOOD, MUTED, Tile, annotated, answered, gal
 from segmentation.sample import Found, Invalid, Prediction, Sample, Target, open_image, state
 
 PARTS = ";\nwhat pays a part of a text does not apply to a broken one"
-STATES = {"found": "green", "no_target": "yellow", "invalid": "red"}
 NO_NAME = r"[^\w.-]+"  # what a file's name had better not have
 console = Console(highlight=False, soft_wrap=True)
 
@@ -149,7 +148,9 @@ def show(
         tokens = f"  {len(completion.tokens)} tokens{', cut off' if completion.truncated else ''}"
         if paid is not None and paid.mask_tokens[number - 1]:
             tokens += f", {paid.mask_tokens[number - 1]} of masks"
-        console.print(Text.assemble(f"\n#{number}  ", (said.replace("_", " ") + more, STATES[said]), (tokens, "dim")))
+        console.print(
+            Text.assemble(f"\n#{number}  ", (said.replace("_", " ") + more, STATE_STYLES[said]), (tokens, "dim"))
+        )
         console.print(Text(policy.text(completion)))
     if paid is None:
         return

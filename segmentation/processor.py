@@ -21,6 +21,11 @@ def chat(text: str) -> Chat:
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
 
 
+def is_missing_folder(path: str | Path) -> bool:
+    """Whether `path` looks like a local folder and is not there; what does not look like one is a name on the hub."""
+    return str(path).startswith((".", "/", "outputs")) and not Path(path).is_dir()
+
+
 def load_processor(path: str | Path) -> Processor:
     """The processor saved at `path`, padding on the left as generation needs it.
 
@@ -28,7 +33,7 @@ def load_processor(path: str | Path) -> Processor:
         FileNotFoundError: `path` looks like a local folder and is not there.
         ValueError: it holds no multimodal processor.
     """
-    if str(path).startswith((".", "/", "outputs")) and not Path(path).is_dir():
+    if is_missing_folder(path):
         raise FileNotFoundError(f"model.path={path}: no such folder; run the stage that writes it first.")
     processor = AutoProcessor.from_pretrained(path)
     if not isinstance(processor, ProcessorMixin):

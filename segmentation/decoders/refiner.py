@@ -18,6 +18,7 @@ from transformers import AutoConfig, Sam2Model, Sam2Processor
 
 from segmentation.decoders.mask_decoder import resize_logits
 from segmentation.masks import area, box, decode, deepest, encode
+from segmentation.processor import is_missing_folder
 from segmentation.sample import Found, Instance, Prediction, Sample, open_image
 
 Prompt = Literal["mask", "box", "point"]
@@ -50,7 +51,7 @@ class Sam2Refiner:
     def __init__(self, path: str | Path, prompts: tuple[Prompt, ...] = ("mask", "box")) -> None:
         if not prompts or len(set(prompts)) < len(prompts) or not set(prompts) <= set(PROMPTS):
             raise ValueError(f"refiner.prompts={list(prompts)}: choose one or more of {', '.join(PROMPTS)}, each once.")
-        if str(path).startswith((".", "/", "outputs")) and not Path(path).is_dir():
+        if is_missing_folder(path):
             raise FileNotFoundError(
                 f"refiner.path={path}: no such folder; download a SAM 2 there, or name one on the hub."
             )
