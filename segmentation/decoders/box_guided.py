@@ -21,8 +21,8 @@ class BoxGuidedState:
 
     Args:
         remembered: the query layers' keys and values, each `(B, 2, heads, h w, hidden / heads)`.
-        up: pixel features of the vision maps, `(B, pixel, 4h, 4w)`.
-        stem: pixel features of the picture, to be gated by a box, `(B, pixel, 4h, 4w)`; None without pixel fusion.
+        up: pixel features of the vision maps, `(B, pixel, upscale h, upscale w)`.
+        stem: pixel features of the picture, to be gated by a box, of the same size; None without pixel fusion.
     """
 
     remembered: tuple[Tensor, ...]
@@ -36,7 +36,7 @@ class BoxGuidedDecoder(MaskDecoder):
     1. Spatial feature injection: each vision map is projected and sharpened by a depthwise convolution; a 3x3
        convolution fuses them; language-model states and a learned position are added to make the memory.
     2. Spatial-semantic query: Fourier features of the box plus the token's state, then decoder layers over the memory.
-    3. Pixel fusion: the fused map at four times its grid, joined with the features of a convolutional stem that are
+    3. Pixel fusion: the fused map at `upscale` times its grid, joined with the features of a convolutional stem that are
        gated by the widened box. A dot product of the query's kernel with them gives the mask.
     4. Refinement: the mask's mean feature corrects the query, which gives the final mask; a head predicts its IoU.
 
@@ -46,7 +46,7 @@ class BoxGuidedDecoder(MaskDecoder):
     Chosen where the paper is silent: pre-norm query layers without self-attention (see QueryLayer), six of them with 8
     heads and an inner width of 2048; states resized bilinearly to the vision grid; a learned position of 32x32, resized
     too; 32 frequencies from half a wave to 128 waves a picture; a box widened by half its margin on each side; a stem
-    of stride 4, resized to four times the vision grid, which is the resolution of the logits (a stride of 4 for patches
+    of stride 4, resized to the resolution of the logits, four times the vision grid (a stride of 4 for patches
     of 16, of 3.5 for patches of 14); 128 pixel channels; kernel and refinement by small MLPs; one object a box, so no
     maximum over boxes; no dropout.
 
@@ -66,7 +66,8 @@ class BoxGuidedDecoder(MaskDecoder):
         positions: rows and columns of the learned position.
         margin: by which share of its size the gate's box is widened.
         sharpness: of the gate's sides, per picture width or height.
-        stem_stride: of the stem, in pixels: a quarter of the encoder's patch, or what is next to it.
+        stem_stride: of the stem, in pixels: the encoder's patch over `upscale`, or what is next to it.
+        upscale: logits per cell of the vision grid and side, a power of two.
         multi_scale: part 1; off: only the last map, projected.
         box_query: the box in part 2; off: the query is made of the token alone, or is the same for all objects.
         pixel_fusion: the stem and the gate of part 3; off: `up` alone.
@@ -76,7 +77,7 @@ class BoxGuidedDecoder(MaskDecoder):
         spec: see MaskDecoder.
 
     Raises:
-        ValueError: neither box nor token is used, so that nothing would tell objects apart.
+        ValueError: neither box nor token is used, so that nothing would tell objects apart; `upscale` is no power of 2.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class BoxGuidedDecoder(MaskDecoder):
         margin: float = 0.15,
         sharpness: float = 20.0,
         stem_stride: int = 4,
+        upscale: int = 4,
         multi_scale: bool = True,
         box_query: bool = True,
         pixel_fusion: bool = True,
@@ -105,6 +107,9 @@ class BoxGuidedDecoder(MaskDecoder):
         self.needs_states, self.needs_token, self.needs_box = use_states, use_token, box_query or pixel_fusion
         if not (self.needs_token or self.needs_box):
             raise ValueError("BoxGuidedDecoder: use_token, box_query or pixel_fusion must be on to tell objects apart.")
+        if upscale < 2 or upscale.bit_count() != 1:
+            raise ValueError(f"BoxGuidedDecoder: upscale={upscale}: a power of two, 2 or more.")
+        self.upscale = upscale
         self.multi_scale, self.box_query, self.pixel_fusion = multi_scale, box_query, pixel_fusion
         self.frequencies, self.margin, self.sharpness = frequencies, margin, sharpness
         self.refinements = refinements
@@ -128,7 +133,7 @@ class BoxGuidedDecoder(MaskDecoder):
         self.layers = nn.ModuleList(QueryLayer(hidden, heads, feedforward) for _ in range(layers))
         self.layers_norm = nn.LayerNorm(hidden)
 
-        self.upsample = Upsample(hidden, pixel)
+        self.upsample = Upsample(hidden, pixel, upscale.bit_length() - 1)
         self.join_up = nn.Conv2d(pixel, pixel, 1)
         if pixel_fusion:
             self.stem = Stem(pixel, stem_stride)
@@ -163,14 +168,14 @@ class BoxGuidedDecoder(MaskDecoder):
         stem = None
         if self.pixel_fusion:
             stem = self.join_stem(self.stem(2 * features.pixels - 1))
-            stem = F.interpolate(stem, (4 * height, 4 * width), mode="bilinear")
+            stem = F.interpolate(stem, (self.upscale * height, self.upscale * width), mode="bilinear")
         remembered = tuple(layer.remember(tokens) for layer in self._query_layers)
         return BoxGuidedState(remembered, self.join_up(self.upsample(fused)), stem)
 
     def decode(
         self, state: BoxGuidedState, index: Tensor, boxes: Tensor | None = None, seg_states: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mask logits `(N, 4h, 4w)` for a vision grid of h x w, and predicted IoU `(N,)`; see MaskDecoder.
+        """Mask logits `(N, upscale * h, upscale * w)` for a vision grid of h x w, and predicted IoU `(N,)`; see MaskDecoder.
 
         Any finite box gives a mask, also one without area or outside the picture.
         """

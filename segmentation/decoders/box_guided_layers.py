@@ -98,13 +98,13 @@ class Level(nn.Module):
 
 
 class Upsample(nn.Sequential):
-    """Four times the grid: twice a 3x3 convolution, a PixelShuffle and a GELU, with a norm in between."""
+    """`2 ** doublings` times the grid: each a 3x3 convolution, a PixelShuffle and a GELU, with a norm in between."""
 
-    def __init__(self, width: int, pixel: int) -> None:
-        super().__init__(
-            *(nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), group_norm(width), nn.GELU()),
-            *(nn.Conv2d(width, 4 * pixel, 3, padding=1), nn.PixelShuffle(2), nn.GELU()),
-        )
+    def __init__(self, width: int, pixel: int, doublings: int) -> None:
+        parts: list[nn.Module] = []
+        for _ in range(doublings - 1):
+            parts += [nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), group_norm(width), nn.GELU()]
+        super().__init__(*parts, nn.Conv2d(width, 4 * pixel, 3, padding=1), nn.PixelShuffle(2), nn.GELU())
 
 
 class Stem(nn.Sequential):
