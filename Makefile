@@ -23,7 +23,7 @@ ifdef PIP_CERT
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
-.PHONY: help setup quickstart test test-slow lint format requirements clean
+.PHONY: help setup quickstart test test-slow check-data lint format requirements clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ test: setup ## the tests, with the coverage that segmentation/ and rewards/ must
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
+
+check-data: setup ## which datasets lie in ROOT=/data, and whether they are whole
+	$(BIN)/python -m segmentation.data.inventory root=$(or $(ROOT),$(error make check-data ROOT=/path/to/data))
 
 lint: setup ## ruff, pyright and the import directions
 	$(BIN)/ruff check

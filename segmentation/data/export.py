@@ -3,13 +3,14 @@
     python -m segmentation.data.export data=refcoco data.root=/data output=/data/refcoco_train.jsonl
     python -m segmentation.data.export benchmark=reasonseg_val benchmark.root=/data output=/data/reasonseg.jsonl
 
-`data` and `benchmark` are the groups in `configs/`. Names of images are relative to `root=`, which is the dataset's own
-root unless given; pictures that are in no file (scenes, RefCOCO-M) are saved beside the output, which must then lie in
-the root, and is the root where there is none.
+`data` and `benchmark` are the groups in `configs/`; `--config-dir FOLDER` adds choices of one's own. Names of images
+are relative to `root=`, which is the dataset's own root unless given; pictures that are in no file (scenes, RefCOCO-M)
+are saved beside the output, which must then lie in the root, and is the root where there is none.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ USAGE = "python -m segmentation.data.export (data|benchmark)=NAME [data.KEY=VALU
 
 def main(arguments: Sequence[str]) -> None:
     """The command."""
+    arguments, beside = own_choices(arguments)
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     groups = [group for group in ("data", "benchmark") if group in given]
     strange = [argument for argument in arguments if "=" not in argument and not argument.startswith("~")]
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     group, output = groups[0], Path(given["output"])
     overrides = [argument for argument in arguments if argument.split("=", 1)[0] not in (group, "output", "root")]
     try:
-        samples, root = dataset(group, given[group], overrides)
+        samples, root = dataset(group, given[group], [*overrides, *beside])
         count = export(samples, output, Path(given.get("root", root or output.parent)))
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
@@ -71,6 +73,14 @@ def export(samples: Sequence[Sample], output: Path, root: Path) -> int:
     return len(samples)
 
 
+def own_choices(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without hydra's `--config-dir FOLDER`, and the override that makes `compose` look there, too."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir")
+    given, rest = parser.parse_known_args(arguments)
+    return rest, [f"hydra.searchpath=['file://{Path(given.config_dir).resolve()}']"] if given.config_dir else []
+
+
 def dataset(group: str, name: str, overrides: list[str]) -> tuple[Sequence[Sample], str | None]:
     """The dataset of a config file, and the root that its section names."""
     values = section(group, name, overrides)
@@ -85,7 +95,7 @@ def section(group: str, name: str, overrides: list[str]) -> dict[str, Any]:
         ValueError: a key still has no value.
     """
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        composed = compose(f"{group}/{name}", overrides)[group]
+        composed = compose(None, [f"+{group}={name}", *overrides])[group]
     missing = OmegaConf.missing_keys(cast(DictConfig, composed))
     if missing:
         raise ValueError(f"{min(missing)}: no value; give one: {min(missing)}=...")

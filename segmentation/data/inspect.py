@@ -4,9 +4,10 @@
     python -m segmentation.data.inspect benchmark=refcoco_val benchmark.root=/data format=bricks_box count=12 seed=3
     python -m segmentation.data.inspect data=scenes format=box model.path=Qwen/Qwen2.5-VL-3B-Instruct
 
-`data`, `benchmark` and `format` are the groups in `configs/`. With `model.path` texts are in that model's frame of
-coordinates and their tokens are counted; without, coordinates are relative (0..1000) unless format.convention says
-otherwise. `index=7` shows one sample, `output=FILE` names the picture (outputs/inspect/NAME.png).
+`data`, `benchmark` and `format` are the groups in `configs/`; `--config-dir FOLDER` adds choices of one's own. With
+`model.path` texts are in that model's frame of coordinates and their tokens are counted; without, coordinates are
+relative (0..1000) unless format.convention says otherwise. `index=7` shows one sample, `output=FILE` names the picture
+(outputs/inspect/NAME.png).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from rich.text import Text
 
 from segmentation import masks
 from segmentation.boxes import Relative
-from segmentation.data.export import dataset, section
+from segmentation.data.export import dataset, own_choices, section
 from segmentation.data.resize import fit
 from segmentation.formats import Format, Reasoning
 from segmentation.panels import Tile, annotated, gallery
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     if "--help" in arguments:
         print(__doc__)
         return
+    arguments, beside = own_choices(arguments)
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     groups = [group for group in ("data", "benchmark") if group in given]
     strange = [argument for argument in arguments if "=" not in argument and not argument.startswith("~")]
@@ -58,8 +60,8 @@ def main(arguments: Sequence[str]) -> None:
     rest = [argument for argument in arguments if argument.split("=", 1)[0] not in (group, *OWN)]
     of_format = [argument for argument in rest if argument.lstrip("+~").startswith("format.")]
     try:
-        samples, _ = dataset(group, given[group], [argument for argument in rest if argument not in of_format])
-        format, processor = make_format(own["format"], of_format, own["model.path"])
+        samples, _ = dataset(group, given[group], [*beside, *(one for one in rest if one not in of_format)])
+        format, processor = make_format(own["format"], [*beside, *of_format], own["model.path"])
         count, seed = (number(key, own[key]) for key in ("count", "seed"))
         chosen = choose(len(samples), number("index", own["index"]) if own["index"] else None, count, seed)
         path = Path(own["output"] or f"outputs/inspect/{given[group]}.png")

@@ -36,8 +36,8 @@ class BoxGuidedDecoder(MaskDecoder):
     1. Spatial feature injection: each vision map is projected and sharpened by a depthwise convolution; a 3x3
        convolution fuses them; language-model states and a learned position are added to make the memory.
     2. Spatial-semantic query: Fourier features of the box plus the token's state, then decoder layers over the memory.
-    3. Pixel fusion: the fused map at `upscale` times its grid, joined with the features of a convolutional stem that are
-       gated by the widened box. A dot product of the query's kernel with them gives the mask.
+    3. Pixel fusion: the fused map at `upscale` times its grid, joined with the features of a convolutional stem that
+       are gated by the widened box. A dot product of the query's kernel with them gives the mask.
     4. Refinement: the mask's mean feature corrects the query, which gives the final mask; a head predicts its IoU.
 
     The join is a 1x1 convolution of the concatenation [up, gate * stem]. A gate is one number a pixel, so the two
@@ -175,9 +175,9 @@ class BoxGuidedDecoder(MaskDecoder):
     def decode(
         self, state: BoxGuidedState, index: Tensor, boxes: Tensor | None = None, seg_states: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mask logits `(N, upscale * h, upscale * w)` for a vision grid of h x w, and predicted IoU `(N,)`; see MaskDecoder.
+        """Mask logits `(N, upscale * h, upscale * w)` for a vision grid of h x w, and predicted IoU `(N,)`.
 
-        Any finite box gives a mask, also one without area or outside the picture.
+        Any finite box gives a mask, also one without area or outside the picture; see MaskDecoder.
         """
         query = self._first_query(index, boxes, seg_states)  # (N, hidden)
         for layer, remembered in zip(self._query_layers, state.remembered, strict=True):
