@@ -35,8 +35,8 @@ Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # key -> steps, values
 
 
 def training_curves(log_history: Sequence[Mapping[str, Any]] | Path, path: Path) -> None:
-    """Draw one panel a quantity: total reward, each reward, shares of the three states, KL where it is logged, logp
-    gap, completion length, and what was evaluated on held-out data.
+    """Draw one panel a quantity: total reward and, beside it, held-out gIoU, each reward, shares of the three states, KL
+    where it is logged, logp gap, completion length, and what else was evaluated on held-out data.
 
     Logged values are light, their running mean strong. Held-out values are dots, in the panel of the same quantity
     where there is one.
@@ -77,10 +77,10 @@ def _figure(log_history: Sequence[Mapping[str, Any]] | Path) -> Figure:
     else:
         curves = _curves(log_history)
     rewards = sorted(key for key in curves if key.startswith("rewards/") and key.endswith("/mean"))
-    panels = [[key] for key in ("reward", *rewards) if key in curves]
+    panels = [[key] for key in ("reward", "eval_gIoU", *rewards) if key in curves]
     panels += [[key for key in STATES if key in curves]]
     panels += [[key] for key in TITLES if key in curves and key != "reward"]
-    drawn = {f"eval_{key}" for keys in panels for key in keys}
+    drawn = {name for keys in panels for key in keys for name in (key, f"eval_{key}")}
     panels += [[key] for key in curves if _is_result(key) and key not in drawn]
     panels = [keys for keys in panels if keys]
     if not panels:

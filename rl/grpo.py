@@ -3,6 +3,10 @@
 accelerate launch rl/grpo.py model.path=outputs/warm_start/policy format=box data=scenes output_dir=outputs/grpo
 accelerate launch rl/grpo.py ... rollouts=transformers        # without vLLM
 accelerate launch rl/grpo.py ... resume=true                  # continue from the last whole checkpoint
+accelerate launch rl/grpo.py ... benchmark=scenes_val         # validate during training, and keep the best checkpoint
+
+output_dir/policy is the last policy and output_dir/best the best on validation. Ctrl-C and SIGTERM save a checkpoint
+after the step and exit with 130 and 143; a number that is not finite saves the state before its step.
 """
 
 from __future__ import annotations
@@ -11,7 +15,11 @@ from omegaconf import DictConfig
 from trl import GRPOConfig
 
 import configs
+from rl.boundaries import AtGenerationEnd
+from rl.finite import NotFinite
 from rl.trainer import SegGRPOTrainer
+from rl.validation import make_validation, save_best
+from rollouts.deadline import EngineDied
 from rollouts.device import prepare_vllm, training_arguments, use_all_cores
 from rollouts.engines import require_vllm
 from rollouts.policy import (
@@ -26,7 +34,8 @@ from rollouts.policy import (
 )
 from rollouts.rows import prompt_rows
 from rollouts.sections import make_decoder, make_format, make_lora, make_rewards, make_training_samples
-from sft.checkpoints import MarkWhole, resume_from
+from sft.checkpoints import MarkWhole, resume_from, save_now
+from sft.interrupts import SaveOnSignal
 from sft.merge import finish
 from sft.progress import show_progress
 
@@ -46,10 +55,11 @@ def main(cfg: DictConfig) -> None:
     check_tokens(processor, format.new_tokens, cfg.model.path)
     decoder = make_decoder(cfg.decoder)
     samples = make_training_samples(cfg.data)
+    validation = make_validation(cfg, format, processor)
     # A sampled image token would break the forward pass of training; only vLLM must be told (R1-V#91).
     banned = {"logit_bias": dict.fromkeys(image_token_ids(cfg.model.path), -100.0)}
     rollouts = configs.plain(cfg.rollouts)
-    structured = rollouts.pop("structured", 0)
+    structured, time_limit = rollouts.pop("structured", 0), rollouts.pop("time_limit", 0.0)
     arguments = configs.build(
         GRPOConfig,
         {**cfg.trainer, **rollouts},
@@ -60,9 +70,11 @@ def main(cfg: DictConfig) -> None:
         vllm_structured_outputs_regex=format.regex(structured) if structured else None,
         generation_kwargs=banned if cfg.rollouts.use_vllm else None,
         **training_arguments(),
+        **(validation.arguments(first=resume is None) if validation else {}),
     )
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
 
+    interrupts = SaveOnSignal()
     model = restore(load_model(cfg.model.path, cfg.model.dtype), resume)
     trainer = SegGRPOTrainer(
         model=freeze_vision(model) if cfg.model.freeze_vision else model,
@@ -70,15 +82,23 @@ def main(cfg: DictConfig) -> None:
         train_dataset=prompt_rows(samples, format, image_frame(processor)),
         processing_class=processor,
         peft_config=make_lora(cfg.model.lora),
-        callbacks=[MarkWhole()],
+        callbacks=[MarkWhole(), interrupts],
+        validation=validation,
+        time_limit=time_limit,
         format=format,
         rewards=rewards,
         paid=paid,
         decoder=decoder,
     )
+    trainer.add_callback(AtGenerationEnd(trainer))
     show_progress(trainer)
-    trainer.train(resume_from_checkpoint=resume)
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    except (NotFinite, EngineDied) as error:
+        raise type(error)(f"{error} {save_now(trainer)}") from error
     trainer.save_state()  # trainer_state.json: every logged number
+    interrupts.exit_if_told()
+    save_best(trainer, processor, cfg.output_dir)
     finish(trainer, processor, samples, cfg.output_dir)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 import trl.trainer.grpo_trainer as trl_grpo
 from accelerate.utils import gather
-from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 
 from rl.credit import inside, pays_parts, split_advantages
+from rl.step_log import STATES
+from rl.watched import WatchedTrainer
 from rollouts.painter import Painter, Seen
 from rollouts.reading import read, read_parts
 from rollouts.vllm_engine import TrainingEngine
@@ -22,10 +23,9 @@ from segmentation.formats import Format
 from segmentation.sample import Prediction, prediction_mask, state
 
 Reward = Callable[..., list[float | None]]
-STATES = ("found", "no_target", "invalid")
 
 
-class SegGRPOTrainer(GRPOTrainer):
+class SegGRPOTrainer(WatchedTrainer):
     """GRPOTrainer with a format, an optional mask decoder, and rewards of `(predictions, samples, masks)`.
 
     Rewards are also given `texts`, the completions as written, `parts`, their thoughts and answers apart where the
@@ -48,7 +48,7 @@ class SegGRPOTrainer(GRPOTrainer):
         rewards: pure functions by name, which is also their metric's name.
         paid: for each reward, the tokens it pays (`rl.credit`); all, unless given.
         decoder: fills the masks of formats that have none in their text; a trained one stays as it is.
-        Everything else is GRPOTrainer's.
+        Everything else is GRPOTrainer's, or WatchedTrainer's.
     """
 
     def __init__(
@@ -103,15 +103,8 @@ class SegGRPOTrainer(GRPOTrainer):
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids: Sequence[Sequence[int]]
     ) -> torch.Tensor:
         samples = [row["sample"] for row in inputs]
-        with profiling_context(self, "parse"):
-            texts = [self.text(ids) for ids in completion_ids]
-            predictions = [read(*text, s, self.format, self.decoder) for text, s in zip(texts, samples, strict=True)]
-            parts = [read_parts(*text, s, self.format) for text, s in zip(texts, samples, strict=True)]
-        if self.painter:
-            images = [row["image"] for row in inputs]
-            with profiling_context(self, "decode"):
-                predictions = self.painter.paint(predictions, samples, prompts, images, completion_ids, self._seen)
-            self._seen = None
+        texts, predictions = self.read(inputs, prompts, completion_ids)
+        parts = [read_parts(*text, s, self.format) for text, s in zip(texts, samples, strict=True)]
         for row, prediction, sample, (text, _), part in zip(inputs, predictions, samples, texts, parts, strict=True):
             row["prediction"], row["text"], row["parts"] = prediction, text, part
             row["mask"] = prediction_mask(prediction, sample.height, sample.width)
@@ -147,6 +140,21 @@ class SegGRPOTrainer(GRPOTrainer):
             whole = split_advantages(self._scores, weights, self.paid, group, self._broken)
             output["advantages"] = torch.where(masks, *(part[first : first + len(inputs), None] for part in whole))
         return output
+
+    def read(
+        self, inputs: list[dict[str, Any]], prompts: list, completion_ids: Sequence[Sequence[int]]
+    ) -> tuple[list[tuple[str, bool]], list[Prediction]]:
+        """Completions as `text` gives them, and what they say, with its masks."""
+        samples = [row["sample"] for row in inputs]
+        with profiling_context(self, "parse"), self.timed("parse"):
+            texts = [self.text(ids) for ids in completion_ids]
+            predictions = [read(*text, s, self.format, self.decoder) for text, s in zip(texts, samples, strict=True)]
+        if self.painter:
+            images = [row["image"] for row in inputs]
+            with profiling_context(self, "decode"), self.timed("decode"):
+                predictions = self.painter.paint(predictions, samples, prompts, images, completion_ids, self._seen)
+            self._seen = None
+        return texts, predictions
 
     def text(self, completion_ids: Sequence[int]) -> tuple[str, bool]:
         """A completion as written, special tokens kept, without the one that ends it; and whether that is missing."""

@@ -15,6 +15,7 @@ SHOWN = {
     "eval_miou": "validation IoU",
     "mean_token_accuracy": "token accuracy",
     "reward": "reward",
+    "eval_gIoU": "held-out gIoU",
     "rewards/mask_iou/mean": "mask IoU",
     "rewards/box_iou/mean": "box IoU",
     "states/invalid": "invalid",

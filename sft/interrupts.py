@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM, as a cluster sends it before it takes a machine away: the step is finished, then all is saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class SaveOnSignal(TrainerCallback):
+    """Saves a whole checkpoint and ends training after the first SIGINT or SIGTERM; the same again kills at once.
+
+    All processes stop after the same step, whichever of them were told.
+    """
+
+    def __init__(self) -> None:
+        self._received = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
+        if torch.distributed.is_initialized():
+            received = torch.tensor(self._received, device=args.device)
+            torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX)
+            self._received = int(received)
+        if self._received:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def exit_if_told(self) -> None:
+        """End the program with 130 or 143, as shells name these signals, if training was ended by one."""
+        if self._received:
+            raise SystemExit(128 + self._received)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+        signal.signal(number, signal.SIG_DFL)
+        name = signal.Signals(number).name
+        os.write(2, f"\n{name}: ends after this step, with a checkpoint; {name} again ends at once.\n".encode())
