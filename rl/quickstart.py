@@ -85,7 +85,7 @@ def main() -> None:
     else:
         painted = said
     updates = "trainer=grpo_long" if args.long else f"trainer.max_steps={GRPO_STEPS[args.format]}"
-    told = [updates, *GRPO[args.format], f"output_dir={tuned}", *args.grpo]
+    told = ["benchmark=scenes_val", updates, *GRPO[args.format], f"output_dir={tuned}", *args.grpo]
     steps.train("grpo", "rl/grpo.py", start, *painted, *fresh, *told)
     if args.control:
         policies["control"] = args.output / "control" / "policy"

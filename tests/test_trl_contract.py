@@ -4,11 +4,13 @@ import inspect
 
 import pytest
 import trl.trainer.grpo_trainer as grpo
+from transformers import Trainer
 from trl import GRPOTrainer
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 
 from rl.trainer import SegGRPOTrainer
+from rl.watched import WatchedTrainer
 from rollouts.vllm_engine import TrainingEngine
 
 PARAMETERS = [
@@ -44,6 +46,10 @@ SIGNATURES = {
     (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     (GRPOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
     (GRPOTrainer, "_get_per_token_logps_and_entropies"): PARAMETERS,
+    (GRPOTrainer, "compute_loss"): ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
+    (GRPOTrainer, "_generate"): ["self", "prompts"],
+    (Trainer, "_get_grad_norm"): ["self", "model", "grad_norm"],
+    (Trainer, "_save_checkpoint"): ["self", "model", "trial"],
     (VLLMGeneration, "_init_vllm"): ["self"],
     (VLLMGeneration, "_iter_named_params"): ["self"],
     (VLLMGeneration, "_fix_param_name_to_vllm"): ["self", "name", "extra_prefixes"],
@@ -62,15 +68,20 @@ def test_the_names_that_are_replaced_exist():
     assert hasattr(vllm_generation, "LLM")  # TrainingEngine adds the dtype to it
 
 
+def overridden(trainer: type) -> set[str]:
+    """The private methods of TRL's and transformers' trainers that a class has its own of."""
+    names = {name for name in vars(trainer) if hasattr(GRPOTrainer, name) and name.startswith("_")}
+    return {name for name in names if inspect.isfunction(vars(trainer)[name])} - {"__init__"}
+
+
 def test_nothing_else_is_overridden():
-    overridden = {name for name in vars(SegGRPOTrainer) if hasattr(GRPOTrainer, name) and name.startswith("_")}
-    ours = {name for name in overridden if inspect.isfunction(vars(SegGRPOTrainer)[name])} - {"__init__"}
-    assert ours == {
-        "_tokenize_prompts",
+    shared = {
         "_generate_single_turn",
         "_calculate_rewards",
         "_generate_and_score_completions",
         "_get_per_token_logps_and_entropies",
     }
+    assert overridden(SegGRPOTrainer) == shared | {"_tokenize_prompts"}
+    assert overridden(WatchedTrainer) == shared | {"_get_grad_norm"}
     changed = {name for name in vars(TrainingEngine) if inspect.isfunction(vars(TrainingEngine)[name])}
     assert changed == {"_init_vllm", "_iter_named_params", "sync_weights", "generate", "check_prompts"}
