@@ -35,7 +35,7 @@ Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # key -> steps, values
 
 
 def training_curves(log_history: Sequence[Mapping[str, Any]] | Path, path: Path) -> None:
-    """Draw one panel a quantity: total reward and, beside it, held-out gIoU, each reward, shares of the three states, KL
+    """Draw one panel a quantity: total reward and beside it held-out gIoU, each reward, shares of the three states, KL
     where it is logged, logp gap, completion length, and what else was evaluated on held-out data.
 
     Logged values are light, their running mean strong. Held-out values are dots, in the panel of the same quantity

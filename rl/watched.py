@@ -145,7 +145,8 @@ class WatchedTrainer(GRPOTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)  # of all processes
         ids, self._trained_on = self._trained_on, []
-        finite.stop_together(finite.of_gradient(float(norm), ids))
+        if norm is not None:  # DeepSpeed has none where it skips a step
+            finite.stop_together(finite.of_gradient(float(norm), ids))
         return norm
 
     def _checked(self, reward: Callable[..., list[float | None]]) -> Callable[..., list[float | None]]:
