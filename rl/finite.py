@@ -79,8 +79,8 @@ def watch_logits(head: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def of_generation(seen: Sequence[Tensor], ids: Sequence[str]) -> list[str]:
-    """Problems of what `watch_logits` saw while completions of samples `ids` were generated."""
-    bad = torch.stack([one for one in seen if len(one) == len(ids)]).any(0) if seen else torch.zeros(0)
+    """Problems of what `watch_logits` saw while completions of samples `ids` were generated, row by row."""
+    bad = torch.stack([*seen]).any(0)  # (B,)
     return [f"a logit was not finite while generating for {_named(bad, ids)}."] if bad.any() else []
 
 

@@ -102,7 +102,7 @@ class WatchedTrainer(GRPOTrainer):
         return metrics
 
     def _generate_single_turn(self, prompt_ids: list, *args: Any, **kwargs: Any) -> tuple:
-        if self.use_vllm:
+        if self.use_vllm or self.use_transformers_continuous_batching:  # what samples there is its own business
             with self.timed("generate"):
                 return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         head = self.accelerator.unwrap_model(self.model).get_output_embeddings()

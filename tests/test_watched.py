@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from rl.boundaries import AtGenerationEnd
 from rl.finite import NotFinite
 from rl.validation import save_best
 from rollouts.policy import LANGUAGE_LINEARS, load_model, load_processor
+from segmentation.backbones import make_backbone
 from segmentation.data.scenes import Scenes
+from segmentation.decoders import BoxGuidedDecoder
 from sft.checkpoints import last_checkpoint, save_now
 from sft.interrupts import SaveOnSignal
 from tests.runs import lottery
@@ -33,7 +36,12 @@ def logged(trainer, key: str) -> list[float]:
 def validated(taught, tmp_path_factory):
     """Four steps of a policy that writes boxes, validated after every second, with everything that is logged."""
     folder = tmp_path_factory.mktemp("validated")
-    settings = {"report_to": "tensorboard", "save_steps": 1, "save_total_limit": 1, "max_completion_length": 32}
+    settings: dict[str, Any] = {
+        "report_to": "tensorboard",
+        "save_steps": 1,
+        "save_total_limit": 1,
+        "max_completion_length": 32,
+    }
     trainer = small_trainer(folder, policy=taught, validation=small_validation(), **settings)
     trainer.train()
     return trainer, folder
@@ -94,12 +102,15 @@ def test_validation_changes_nothing_in_training(validated, taught, tmp_path):
     assert logged(alone, "reward") == logged(trainer, "reward")
 
 
-def test_validation_of_an_adapter(taught, tmp_path):
+def test_validation_of_an_adapter_whose_masks_a_trained_decoder_makes(taught, tmp_path):
     lora = LoraConfig(r=4, target_modules=LANGUAGE_LINEARS, task_type="CAUSAL_LM")
-    validation = small_validation(every=1, length=3, overlays=0, metric="box_iou")
-    trainer = small_trainer(tmp_path, policy=taught, validation=validation, lora=lora, max_steps=1)
+    spec = make_backbone(load_model(taught, "float32"), load_processor(taught), (-1,)).spec
+    sizes = {"hidden": 32, "layers": 1, "heads": 4, "feedforward": 64, "pixel": 16, "frequencies": 8, "positions": 4}
+    decoder = BoxGuidedDecoder(spec.llm_dim, spec.vision_dims, **sizes, use_token=False, spec=spec)
+    given: dict[str, Any] = {"lora": lora, "decoder": decoder, "max_steps": 1, "max_completion_length": 32}
+    trainer = small_trainer(tmp_path, policy=taught, validation=small_validation(every=1, length=3), **given)
     trainer.train()
-    assert len(logged(trainer, "eval_box_iou")) == 2
+    assert len(logged(trainer, "eval_gIoU")) == 2
     save_best(trainer, load_processor(taught), tmp_path)
     assert (tmp_path / "best" / "model.safetensors").exists()
 
@@ -188,7 +199,12 @@ class Send(TrainerCallback):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_a_whole_checkpoint_once_what_was_written_is_used_up(tmp_path: Path, number, code):
     interrupts = SaveOnSignal()
-    settings = {"per_device_train_batch_size": 4, "steps_per_generation": 2, "num_generations": 2, "max_steps": 6}
+    settings: dict[str, Any] = {
+        "per_device_train_batch_size": 4,
+        "steps_per_generation": 2,
+        "num_generations": 2,
+        "max_steps": 6,
+    }
     trainer = small_trainer(tmp_path, callbacks=(interrupts, Send(number, 2)), **settings)
     trainer.add_callback(AtGenerationEnd(trainer))
     trainer.train()
