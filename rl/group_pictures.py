@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def draw_groups(samples: Sequence[Sample], groups: Sequence[Ranked], path: Path)
 
 
 def show(trainer: Any, path: Path) -> None:
-    """Give a picture to the trackers of `report_to` that take pictures."""
+    """Give a picture to the trackers of `report_to` that take pictures; transformers has imported and started them."""
     key, step = "eval/overlays", trainer.state.global_step
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
@@ -68,11 +69,9 @@ def show(trainer: Any, path: Path) -> None:
                 pixels = np.asarray(picture.convert("RGB"))
             callback.tb_writer.add_image(key, pixels, step, dataformats="HWC")
     if "wandb" in trainer.args.report_to:
-        import wandb
-
+        wandb = import_module("wandb")
         if wandb.run is not None:
             wandb.log({key: wandb.Image(str(path)), "train/global_step": step})
     if "trackio" in trainer.args.report_to:
-        import trackio
-
+        trackio = import_module("trackio")
         trackio.log({key: trackio.Image(path), "train/global_step": step})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class StepLog:
         names += [f"{what}/{size}" for what in ("box_iou", "mask_iou") for size in SIZES]
         names += [f"completions/mean_length/{name}" for name in STATES]
         self._sums = {name: [0.0, 0.0] for name in names}  # total, count
-        self._seconds = dict.fromkeys(SECTIONS, 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(SECTIONS, 0.0)
         self.updates = 0
         self._nested: list[float] = []  # seconds of the sections inside of each that is open
 
@@ -95,7 +96,7 @@ class StepLog:
             if self._nested:
                 self._nested[-1] += took
 
-    def means(self, reduce: Callable[[Tensor], Tensor], device: torch.device) -> dict[str, float]:
+    def means(self, reduce: Callable[[Tensor], Any], device: torch.device) -> dict[str, float]:
         """What was summed up, then forgotten; nothing for a quantity that no completion had.
 
         Args:

@@ -83,8 +83,8 @@ class WatchedTrainer(GRPOTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:  # of training; every process logs it
-            reduce = partial(self.accelerator.reduce, reduction="sum")
-            logs |= self.step_log.means(reduce, self.accelerator.device)
+            total: Any = partial(self.accelerator.reduce, reduction="sum")
+            logs |= self.step_log.means(total, self.accelerator.device)
         super().log(logs, start_time)
 
     def evaluate(
@@ -105,8 +105,8 @@ class WatchedTrainer(GRPOTrainer):
         if self.use_vllm or self.use_transformers_continuous_batching:  # what samples there is its own business
             with self.timed("generate"):
                 return super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        head = self.accelerator.unwrap_model(self.model).get_output_embeddings()
-        with self.timed("generate"), finite.watch_logits(head) as seen:
+        policy: Any = self.accelerator.unwrap_model(self.model)
+        with self.timed("generate"), finite.watch_logits(policy.get_output_embeddings()) as seen:
             generated = super()._generate_single_turn(prompt_ids, *args, **kwargs)
         finite.stop_together(finite.of_generation(seen, self.at_work))
         return generated
@@ -129,8 +129,8 @@ class WatchedTrainer(GRPOTrainer):
             scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
         finite.stop_together(self._broken_rewards)
         if self.model.training:
-            rows = [[row[key] for row in inputs] for key in ("sample", "prediction", "mask")]
-            self.step_log.add(*rows, completion_ids)
+            samples, predictions, masks = ([row[key] for row in inputs] for key in ("sample", "prediction", "mask"))
+            self.step_log.add(samples, predictions, masks, completion_ids)
             self.step_log.add_rewards(scores, self.reward_weights, self.num_generations)
         return scores
 

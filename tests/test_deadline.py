@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ class HangingServer(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         time.sleep(30)
 
-    def log_message(self, *_) -> None:
+    def log_message(self, format: str, *args) -> None:
         pass
 
 
@@ -68,6 +69,7 @@ def test_a_server_that_hangs_or_is_gone_is_reported_as_that():
     assert time.monotonic() - started < 10  # asked once
     server.shutdown()
     server.server_close()
+    adapter: Any
     for adapter in client.session.adapters.values():
         adapter.max_retries = adapter.max_retries.new(connect=0, total=0)  # no minute of waiting for it to restart
     with pytest.raises(EngineDied, match=r"a batch: the server does not answer"), deadline(30, "a batch"):

@@ -144,10 +144,10 @@ def head(trainer) -> torch.nn.Parameter:
 
 def test_a_logit_that_is_not_finite_stops_generation(tmp_path):
     class Poison(TrainerCallback):
-        def on_step_begin(self, args, state, control, model, **_):
+        def on_step_begin(self, args, state, control, **given):
             if state.global_step == 1:
                 with torch.no_grad():
-                    model.get_input_embeddings().weight[5] = torch.inf
+                    given["model"].get_input_embeddings().weight[5] = torch.inf
 
     said = stopped(small_trainer(tmp_path, callbacks=(Poison(),)))
     assert "a logit was not finite while generating for samples" in said
