@@ -67,9 +67,10 @@ def watch_logits(head: nn.Module) -> Iterator[list[Tensor]]:
     """
     seen: list[Tensor] = []
 
-    def look(_module: nn.Module, _inputs: Any, logits: Tensor) -> Tensor:
-        seen.append(~logits.isfinite().flatten(1).all(1))
-        return logits.nan_to_num(0.0, 0.0, 0.0)
+    def look(_module: nn.Module, _inputs: Any, logits: Tensor) -> Tensor | None:
+        bad = ~logits.flatten(1).sum(1, dtype=torch.float32).isfinite()  # one pass; a sum of finite logits is finite
+        seen.append(bad)
+        return logits.nan_to_num(0.0, 0.0, 0.0) if bad.any() else None
 
     handle = head.register_forward_hook(look)
     try:
