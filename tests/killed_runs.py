@@ -119,36 +119,35 @@ def losses(folder: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in history(folder) if "loss" in line}
 
 
+def kill_and_resume(folder: Path, number: int) -> dict[str, Any]:
+    """One kill and what came of it, by the number's own chance; `folder/whole` holds the uninterrupted run."""
+    log, torn = folder / "log", folder / f"killed_{number}"
+    expected, seconds = losses(folder / "whole"), json.loads((folder / "whole" / "seconds.json").read_text())
+    chance, part = random.Random(number), list(PARTS)[number % len(PARTS)]
+    call = chance.randint(1, 2) if part == "checkpoint" else chance.randint(1, 6)
+    after = chance.random() * seconds[part]
+
+    def killed() -> None:
+        kill_within(part, call, after)
+        run(torn)
+
+    status = forked(killed, log)
+    assert status == -signal.SIGKILL, f"{part}: ended with {status} instead of a kill\n{log.read_text()[-4000:]}"
+    found = last_checkpoint(torn)
+    assert forked(lambda: run(torn, "resume=true"), log) == 0, log.read_text()[-4000:]
+    first = int(found.rpartition("-")[2]) + 1 if found else 1
+    further = {step: loss for step, loss in losses(torn).items() if step >= first}
+    same = len(further) >= FURTHER and further == {step: expected[step] for step in range(first, STEPS + 1)}
+    return {"part": part, "call": call, "after": round(after, 4), "from": first - 1, "same": same}
+
+
 def main(folder: Path, kills: int) -> None:
     """The uninterrupted run, then each kill with its resumption."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
-    whole = folder / "whole"
-    assert forked(lambda: uninterrupted(whole), log) == 0, log.read_text()[-4000:]
-    expected, seconds = losses(whole), json.loads((whole / "seconds.json").read_text())
-    chance = random.Random(0)
+    assert forked(lambda: uninterrupted(folder / "whole"), log) == 0, log.read_text()[-4000:]
     for number in range(kills):
-        part = list(PARTS)[number % len(PARTS)]
-        call = chance.randint(1, 2) if part == "checkpoint" else chance.randint(1, 6)
-        after = chance.random() * seconds[part]
-        torn = folder / f"killed_{number}"
-
-        def killed(torn: Path = torn, part: str = part, call: int = call, after: float = after) -> None:
-            kill_within(part, call, after)
-            run(torn)
-
-        status = forked(killed, log)
-        assert status == -signal.SIGKILL, f"{part}: ended with {status} instead of a kill\n{log.read_text()[-4000:]}"
-        found = last_checkpoint(torn)
-        resumed = forked(lambda torn=torn: run(torn, "resume=true"), log)
-        assert resumed == 0, log.read_text()[-4000:]
-        first = int(found.rpartition("-")[2]) + 1 if found else 1
-        after_it = {step: loss for step, loss in losses(torn).items() if step >= first}
-        same = after_it == {step: expected[step] for step in range(first, STEPS + 1)} and len(after_it) >= FURTHER
-        print(
-            json.dumps({"part": part, "call": call, "after": round(after, 4), "from": first - 1, "same": same}),
-            flush=True,
-        )
+        print(json.dumps(kill_and_resume(folder, number)), flush=True)
 
 
 if __name__ == "__main__":
