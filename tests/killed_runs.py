@@ -28,6 +28,7 @@ from sft.checkpoints import last_checkpoint
 from tests.runs import BASE, history
 
 STEPS, EVERY, FURTHER = 16, 2, 10  # of a run, between checkpoints, and that must be the same after resuming
+SAME = ("loss", "grad_norm", "entropy", "reward", "completions/mean_length")
 PARTS: dict[str, tuple[Any, str]] = {
     "generation": (SegGRPOTrainer, "_generate_single_turn"),
     "scoring": (SegGRPOTrainer, "_calculate_rewards"),
@@ -115,8 +116,9 @@ def uninterrupted(folder: Path) -> None:
     (folder / "seconds.json").write_text(json.dumps(seconds))
 
 
-def losses(folder: Path) -> dict[int, float]:
-    return {line["step"]: line["loss"] for line in history(folder) if "loss" in line}
+def losses(folder: Path) -> dict[int, tuple[float, ...]]:
+    """What each step was: its loss alone is next to 0 whatever is learned, since advantages are about their mean."""
+    return {line["step"]: tuple(line[key] for key in SAME) for line in history(folder) if "loss" in line}
 
 
 def kill_and_resume(folder: Path, number: int) -> dict[str, Any]:
