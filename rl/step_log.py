@@ -106,7 +106,7 @@ class StepLog:
         totals: list[list[float]] = reduce(torch.tensor(kept, dtype=torch.float32, device=device)).tolist()
         names = [*self._sums, *(f"time/{section}" for section in self._seconds)]
         self._sums = {name: [0.0, 0.0] for name in self._sums}
-        self._seconds, self.updates = dict.fromkeys(SECTIONS, 0.0), 0
+        self._seconds, self.updates = dict.fromkeys(self._seconds, 0.0), 0
         return {name: total / count for name, (total, count) in zip(names, totals, strict=True) if count}
 
     def _add(self, name: str, total: float, count: int = 1) -> None:

@@ -105,7 +105,8 @@ def test_validation_changes_nothing_in_training(validated, taught, tmp_path):
 def test_validation_of_an_adapter_whose_masks_a_trained_decoder_makes(taught, tmp_path):
     lora = LoraConfig(r=4, target_modules=LANGUAGE_LINEARS, task_type="CAUSAL_LM")
     spec = make_backbone(load_model(taught, "float32"), load_processor(taught), (-1,)).spec
-    sizes = {"hidden": 32, "layers": 1, "heads": 4, "feedforward": 64, "pixel": 16, "frequencies": 8, "positions": 4}
+    sizes: dict[str, Any] = {"hidden": 32, "layers": 1, "heads": 4, "feedforward": 64, "pixel": 16}
+    sizes |= {"frequencies": 8, "positions": 4}
     decoder = BoxGuidedDecoder(spec.llm_dim, spec.vision_dims, **sizes, use_token=False, spec=spec)
     given: dict[str, Any] = {"lora": lora, "decoder": decoder, "max_steps": 1, "max_completion_length": 32}
     trainer = small_trainer(tmp_path, policy=taught, validation=small_validation(every=1, length=3), **given)
