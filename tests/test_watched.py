@@ -22,7 +22,7 @@ from segmentation.data.scenes import Scenes
 from segmentation.decoders import BoxGuidedDecoder
 from sft.checkpoints import last_checkpoint, save_now
 from sft.interrupts import SaveOnSignal
-from tests.runs import lottery
+from tests.runs import BASE, QUICK_GRPO, history, launch, lottery
 from tests.small_trainer import SCENES, small_trainer, small_validation
 
 IDS = {scene.id for scene in Scenes("train", SCENES)[:]}
@@ -114,6 +114,22 @@ def test_validation_of_an_adapter_whose_masks_a_trained_decoder_makes(taught, tm
     assert len(logged(trainer, "eval_gIoU")) == 2
     save_best(trainer, load_processor(taught), tmp_path)
     assert (tmp_path / "best" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_validate_as_one_does(tmp_path):
+    """Five samples and three groups: neither is a multiple of two."""
+    asked = ["benchmark=scenes_val", "validation.every=1", "validation.length=5", "validation.overlays=3"]
+    asked += ["validation.metric=mean_tokens", "rollouts=transformers", f"model.path={BASE}", *QUICK_GRPO]
+    first = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        launch("rl/grpo.py", *asked, f"output_dir={folder}", processes=processes)
+        evaluated = [line for line in history(folder) if "eval_mean_tokens" in line]
+        assert [line["step"] for line in evaluated] == [0, 1, 2]
+        assert len(list((folder / "overlays").iterdir())) == 3
+        first.append({key: value for key, value in evaluated[0].items() if key.startswith("eval_")})
+    assert first[0] == first[1]
 
 
 def stopped(trainer) -> str:
