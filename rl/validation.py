@@ -114,12 +114,12 @@ class Validation:
         for first in range(0, len(indices), size):
             batch = self._rows(indices[first : first + size])
             prompts, completion_ids = complete(trainer, batch)
-            _, predictions = trainer.read(batch, prompts, completion_ids)
-            count = max(min(len(mine) - first, len(batch)), 0)
-            for row, prediction, ids in list(zip(batch, predictions, completion_ids, strict=True))[:count]:
+            texts, predictions = trainer.read(batch, prompts, completion_ids)
+            answers = list(zip(batch, predictions, completion_ids, texts, strict=True))
+            for row, prediction, ids, (_, truncated) in answers[: max(len(mine) - first, 0)]:
                 sample = row["sample"]
                 mask = prediction_mask(prediction, sample.height, sample.width)
-                evaluator.add(sample, prediction, mask, tokens=len(ids))
+                evaluator.add(sample, prediction, mask, tokens=len(ids) - (not truncated))  # the end is no token
         return gather_object(evaluator.rows)
 
     def _groups(self, trainer: Any) -> list[Ranked]:
