@@ -176,7 +176,7 @@ def share(count: int, process: int, processes: int) -> tuple[list[int], list[int
 def complete(trainer: Any, rows: Sequence[dict[str, Any]]) -> tuple[list[Any], list[list[int]]]:
     """Prompts with their pictures, and a completion of each, by the engine of training with its weights of now."""
     prompts = [prepare_multimodal_messages(row["prompt"], images=[row["image"]]) for row in rows]
-    trainer.at_work = [row["sample"].id for row in rows]
+    trainer._ids = [row["sample"].id for row in rows]
     return prompts, trainer._generate(prompts)[1]
 
 

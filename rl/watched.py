@@ -28,9 +28,6 @@ class WatchedTrainer(GRPOTrainer):
         reward_funcs: functions; TRL's metric names are their `__name__`.
         validation: what `evaluate` does.
         time_limit: seconds that a wait for vLLM may take (`rollouts.deadline`).
-
-    Attributes:
-        at_work: ids of the samples whose completions are being written.
     """
 
     def __init__(
@@ -43,7 +40,7 @@ class WatchedTrainer(GRPOTrainer):
     ) -> None:
         self.validation = validation
         self.step_log = StepLog([reward.__name__ for reward in reward_funcs])
-        self.at_work: Sequence[str] = ()
+        self._ids: Sequence[str] = ()  # of the samples whose completions are being written
         self._trained_on: list[str] = []  # ids, since the last update
         self._broken_rewards: list[str] = []
         self._logps = torch.zeros(0)
@@ -108,17 +105,17 @@ class WatchedTrainer(GRPOTrainer):
         policy: Any = self.accelerator.unwrap_model(self.model)
         with self.timed("generate"), finite.watch_logits(policy.get_output_embeddings()) as seen:
             generated = super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        finite.stop_together(finite.of_generation(seen, self.at_work))
+        finite.stop_together(finite.of_generation(seen, self._ids))
         return generated
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self.at_work = [row["sample"].id for row in inputs]
+        self._ids = [row["sample"].id for row in inputs]
         with self.timed("prepare"):
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         written = output["completion_mask"].bool()  # (B, T)
         logps = {key: output[key].where(written, 0.0) for key in LOGPS if key in output}
-        finite.stop_together(finite.of_rows(logps, self.at_work))
-        output["sample_ids"] = self.at_work
+        finite.stop_together(finite.of_rows(logps, self._ids))
+        output["sample_ids"] = self._ids
         return output
 
     def _calculate_rewards(
