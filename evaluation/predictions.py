@@ -125,6 +125,35 @@ def read_run(path: Path) -> dict[str, Any]:
     return json.loads(run.read_text(encoding="utf-8")) if run.exists() else {}
 
 
+def gather(folder: Path, run: Mapping[str, Any]) -> Path:
+    """Put what processes wrote, `predictions-0-of-2.jsonl` and so on, into one `predictions.jsonl`, and return it.
+
+    Whatever number of processes were killed, and whenever, no whole line is lost and none is there twice: a line cut in
+    half is dropped, and the parts go when their lines are in place.
+
+    Raises:
+        BadPredictions: a whole line cannot be read, or the folder belongs to another run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder / RUN_FILE, run)
+    path, parts = folder / "predictions.jsonl", sorted(folder.glob("predictions-*-of-*.jsonl"))
+    lines: dict[str, bytes] = {}
+    for source in (path, *parts) if path.exists() else parts:
+        _drop_half_line(source)
+        with source.open("rb") as written:
+            for number, line in enumerate(written, 1):
+                try:
+                    lines.setdefault(_get(_parse(line), "id", str), line)
+                except ValueError as error:
+                    raise BadPredictions(f"{source}, line {number}: {error}.") from error
+    draft = path.with_suffix(".draft")
+    draft.write_bytes(b"".join(lines.values()))
+    draft.replace(path)
+    for part in parts:
+        part.unlink()
+    return path
+
+
 def to_row(record: Record) -> dict[str, Any]:
     """The record as the object of its line."""
     said = record.prediction
