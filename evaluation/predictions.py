@@ -74,9 +74,9 @@ class PredictionWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.finished: set[str] = set()
-        _claim(path.with_name(RUN_FILE), run)
+        claim(path.with_name(RUN_FILE), run)
         if path.exists():
-            _drop_half_line(path)
+            drop_half_line(path)
             self.finished = {record.id for record in read_predictions(path)}
         self._file = path.open("ab")
 
@@ -135,11 +135,11 @@ def gather(folder: Path, run: Mapping[str, Any]) -> Path:
         BadPredictions: a whole line cannot be read, or the folder belongs to another run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder / RUN_FILE, run)
+    claim(folder / RUN_FILE, run)
     path, parts = folder / "predictions.jsonl", sorted(folder.glob("predictions-*-of-*.jsonl"))
     lines: dict[str, bytes] = {}
     for source in (path, *parts) if path.exists() else parts:
-        _drop_half_line(source)
+        drop_half_line(source)
         with source.open("rb") as written:
             for number, line in enumerate(written, 1):
                 try:
@@ -255,7 +255,7 @@ def _rle(value: Any) -> RLE | None:
             raise ValueError(f"a mask is {{'size': [height, width], 'counts': text}}, not {value!r:.60}")
 
 
-def _claim(path: Path, run: Mapping[str, Any]) -> None:
+def claim(path: Path, run: Mapping[str, Any]) -> None:
     """Make the folder of that run file this run's own, or see that it is."""
     if not path.exists():
         draft = path.with_name(f"{path.name}.{os.getpid()}")  # several processes may write it at once, all the same
@@ -271,7 +271,8 @@ def _claim(path: Path, run: Mapping[str, Any]) -> None:
         )
 
 
-def _drop_half_line(path: Path) -> None:
+def drop_half_line(path: Path) -> None:
+    """Cut off a last line that a kill left without its end."""
     with path.open("r+b") as file:
         whole = file.read().rfind(b"\n") + 1
         file.truncate(whole)

@@ -36,7 +36,7 @@ def test_two_processes_answer_every_sample_once_and_score_reproduces(tmp_path):
 
 def test_a_second_start_generates_nothing_again(evaluated, tmp_path):
     folder = shutil.copytree(evaluated, tmp_path / "again")
-    path = folder / "predictions-0-of-1.jsonl"
+    path = folder / "predictions.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:7]) + lines[7][:20])  # killed within the eighth line
     launch("evaluation/evaluate.py", *SMALL, f"output_dir={folder}", "overlays=0")
