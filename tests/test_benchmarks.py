@@ -150,13 +150,8 @@ def test_one_command_evaluates_on_several_and_makes_table_and_report(tmp_path):
     }
     assert "reported:" in said and "measured" in said
     markdown = (tmp_path / "out/table.md").read_text()
-    assert (
-        "reported: MLLMSeg" in markdown
-        and f"{100 * metrics['grefcoco_val']['gIoU']:.1f}" in markdown
-        and "scenes val" in markdown
-    )
-    assert {"table.csv", "table.md", "table.tex", "report.html", "run.yaml"} <= {
-        p.name for p in (tmp_path / "out").iterdir()
-    }
+    assert "reported: MLLMSeg" in markdown and "scenes val" in markdown
+    assert f"{100 * metrics['grefcoco_val']['gIoU']:.1f}" in markdown
+    assert (tmp_path / "out/table.csv").exists() and (tmp_path / "out/table.tex").exists()
     page = (tmp_path / "out/report.html").read_text()
     assert 'scope="col">grefcoco_val' in page and 'scope="col">scenes_val' in page
