@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -72,7 +72,7 @@ def answer(questions: Vqa, todo: list[int], path: Path, cfg: DictConfig, state: 
     with path.open("a", encoding="utf-8") as file:
         for batch in track(batches, f"{questions.dataset}", disable=not state.is_main_process):
             with state.split_between_processes(batch) as mine:
-                asked = [questions[index] for index in mine]
+                asked = [questions.sample(index) for index in cast(list[int], mine)]
                 chats = [chat(f"{one.expression}\n{cfg.instruction}".strip()) for one in asked]
                 images = [picture(one, frame) for one in asked]
                 said = engine.generate(chats, images, cfg.max_tokens) if asked else []

@@ -30,15 +30,17 @@ def test_every_answer_is_a_sample_with_the_turns_before_it(tmp_path):
     samples = Llava(write_llava(tmp_path), "llava.json", text_only="skip")
     check(samples)
     assert (len(samples), samples.skipped) == (3, 1)
-    assert [(one.expression, one.answer) for one in samples] == [
+    made = [samples.sample(index) for index in range(3)]
+    assert [(one.expression, one.answer) for one in made] == [
         ("What is on the left?", "A cup."),
         ("And right?", "A bowl."),
         ("Is it red?", "A cup."),
     ]
-    assert [one.before for one in samples] == [(), ("What is on the left?", "A cup."), ()]
+    assert [one.before for one in made] == [(), ("What is on the left?", "A cup."), ()]
     assert [samples.image_id(index) for index in range(3)] == [9, 9, None]
     assert {(one.height, one.width) for one in samples} == {(HEIGHT, WIDTH)}
-    assert [one.answer for one in Llava(tmp_path, "llava.json", "first", "skip")] == ["A cup.", "A cup."]
+    first = Llava(tmp_path, "llava.json", "first", "skip")
+    assert [first.sample(index).expression for index in range(len(first))] == ["What is on the left?", "Is it red?"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_gqa_is_exact_match_without_case_and_full_stop():
 
 def test_pope_and_gqa_files_are_read_and_each_question_is_scored_once(tmp_path):
     questions = Vqa(write_pope(tmp_path), "coco_pope_random.json", "pope")
-    assert [one.answer for one in questions] == questions.labels == ["yes", "no", "no"]
+    assert [questions.sample(index).answer for index in range(3)] == questions.labels == ["yes", "no", "no"]
     assert questions[0].expression == "Is there a cup in the image?"
     ids = [one.id for one in questions]
     assert ids == [f"pope-coco_pope_random-{number}" for number in (1, 2, 3)]

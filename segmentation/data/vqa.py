@@ -12,6 +12,7 @@ The fields are those that AoiDong/POPE and haotian-liu/LLaVA (`scripts/v1_5/eval
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +72,8 @@ class Vqa(Samples):
         _, name, text, answer = self._rows[index]
         image = inside(self._images, name)
         height, width = size_of(image)
-        told = {"dataset": self.dataset, "split": self.path.stem, "answer": answer}
-        return Question(self.id(index), image, height, width, text, **told)
+        own = Question(self.id(index), image, height, width, text, answer=answer)
+        return replace(own, dataset=self.dataset, split=self.path.stem)
 
 
 def _pope(path: Path) -> list[tuple[str, str, str, str]]:
