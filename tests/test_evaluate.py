@@ -1,5 +1,6 @@
 """evaluation/evaluate.py: every sample answered once, by either engine, and every number reproducible."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -7,12 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from accelerate import PartialState
+from hydra import compose, initialize_config_dir
 
+from evaluation.benchmarks import Benchmark
+from evaluation.evaluate import answer_all
 from evaluation.predictions import read_predictions
+from evaluation.score import score_file, write_metrics
+from rollouts.answers import Answers
 from segmentation.data.export import export
+from segmentation.data.samples import Samples
 from segmentation.data.scenes import Scenes
+from segmentation.metrics import Evaluator
+from segmentation.protocols import Lisa
 from segmentation.sample import Invalid
 from tests.runs import BASE, ROOT, command, environment, launch
 from tests.taught import some_scenes
@@ -64,6 +76,50 @@ def test_the_vllm_engine_writes_the_same_texts(evaluated, tmp_path):
 
 def test_reading_data_and_scoring_do_without_torch():
     assert subprocess.run([sys.executable, "-c", LIGHT], cwd=ROOT).returncode == 0
+
+
+def share(policy, benchmark, cfg, number: int, count: int) -> None:
+    """What process `number` of `count` answers, in this process."""
+    place = {"process_index": number, "num_processes": count, "is_main_process": number == 0}
+    state = SimpleNamespace(**place, wait_for_everyone=lambda: None)
+    answer_all(policy, benchmark, Lisa(), cfg, cast(PartialState, state))
+
+
+def test_one_two_and_three_shares_and_a_run_cut_short_score_alike(taught, tmp_path, monkeypatch):
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        chosen = [f"model.path={taught}", "max_tokens=40", "batch_size=3", "on_broken_image=count"]
+        cfg = compose("evaluate", chosen)
+    samples = [*some_scenes(), *Scenes("testA", length=6)]
+    samples[4] = dataclasses.replace(samples[4], image=tmp_path / "gone.png")
+    policy, written = Answers(cfg), []
+    for count in (1, 2, 3):
+        benchmark = Benchmark({}, cast(Samples, samples), tmp_path / str(count))
+        if count == 3:  # the first process is stopped after a batch, and only then started with the others
+            monkeypatch.setattr(policy, "generate", stopping(policy.generate))
+            with pytest.raises(KeyboardInterrupt):
+                share(policy, benchmark, cfg, 0, 1)
+            monkeypatch.undo()
+        for number in reversed(range(count)):  # the first puts together what the others wrote
+            share(policy, benchmark, cfg, number, count)
+        path = benchmark.folder / "predictions.jsonl"
+        write_metrics(score_file(path, samples, Evaluator(Lisa())), benchmark.folder / "metrics.json")
+        written.append((benchmark.folder / "metrics.json").read_bytes())
+    metrics = json.loads(written[0])
+    assert metrics["n_expected"] == metrics["n_scored"] == 9 and metrics["n_found"] and metrics["n_invalid"]
+    assert written[0] == written[1] == written[2]
+
+
+def stopping(generate):
+    """`generate` that is stopped when it is called again."""
+    calls = iter([generate])
+
+    def once(*arguments):
+        try:
+            return next(calls)(*arguments)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    return once
 
 
 @pytest.mark.slow
