@@ -25,13 +25,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from configs.several import CONFIGS, expanded
 from configs.strict import ConfigError, plain, unknown
 
-CONFIGS = Path(__file__).resolve().parent
 Task = Callable[[DictConfig], None]
 
 
-def main(config_name: str, texts: Sequence[str] = ()) -> Callable[[Task], Callable[[], None]]:
+def main(
+    config_name: str, texts: Sequence[str] = (), several: Sequence[str] = ()
+) -> Callable[[Task], Callable[[], None]]:
     """Run the decorated function with `configs/{config_name}.yaml`, changed by the command line.
 
     The function gets a config with every interpolation resolved, every value present, and top-level values of the type
@@ -41,6 +43,7 @@ def main(config_name: str, texts: Sequence[str] = ()) -> Callable[[Task], Callab
     Args:
         texts: keys whose value on the command line is text as it stands: to hydra `the man's hat, left` is a broken
             quote and two values, `[a, b]` a list, and 3 a number.
+        several: groups of which a run may take several choices (`configs.several`).
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -48,7 +51,7 @@ def main(config_name: str, texts: Sequence[str] = ()) -> Callable[[Task], Callab
         def run() -> None:
             show_traceback = os.environ.get(_FULL_ERROR) == "1"
             try:
-                for cfg, files in _compose(task, config_name, texts):
+                for cfg, files in _compose(task, config_name, texts, several):
                     check_config(cfg, files)
                     task(cfg)
             except ConfigError as error:
@@ -66,7 +69,9 @@ def main(config_name: str, texts: Sequence[str] = ()) -> Callable[[Task], Callab
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def _compose(task: Task, config_name: str, texts: Sequence[str]) -> list[tuple[DictConfig, DictConfig]]:
+def _compose(
+    task: Task, config_name: str, texts: Sequence[str], several: Sequence[str]
+) -> list[tuple[DictConfig, DictConfig]]:
     """The configs that the command line asks for, each with what its files alone say; none after --help or --cfg."""
     composed = []
 
@@ -74,7 +79,8 @@ def _compose(task: Task, config_name: str, texts: Sequence[str]) -> list[tuple[D
     def collect(cfg: DictConfig) -> None:
         composed.append((cfg, _from_files()))
 
-    with _hydra_raises(), _arguments([_quoted(argument, texts) for argument in sys.argv]):
+    arguments = expanded([_quoted(argument, texts) for argument in sys.argv], several)
+    with _hydra_raises(), _arguments(arguments):
         try:
             hydra.main(version_base=None, config_path=str(CONFIGS), config_name=config_name)(collect)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: `group=3`

@@ -19,7 +19,7 @@ from rich.table import Table
 
 import configs
 from evaluation.intervals import figure_gains
-from evaluation.score import score_file, write_metrics
+from evaluation.score import make_protocol, score_file, write_metrics
 from segmentation.figures import Row
 from segmentation.metrics import Evaluator
 from segmentation.protocols import Protocol
@@ -121,8 +121,7 @@ def report(comparison: dict[str, Any], shown: int) -> None:
 def main(cfg: DictConfig) -> None:
     """Read, compare, write."""
     samples = configs.instantiate(cfg.benchmark, where="benchmark")
-    protocol = configs.instantiate(cfg.protocol, where="protocol")
-    comparison = compare(Path(cfg.before), Path(cfg.after), samples, protocol)
+    comparison = compare(Path(cfg.before), Path(cfg.after), samples, make_protocol(cfg.protocol, samples))
     write_metrics(comparison, Path(cfg.after).with_name(cfg.output))
     report(comparison, cfg.shown)
 

@@ -1,12 +1,14 @@
 """Evaluate a checkpoint: generate greedily, save what was said, score it, draw some of it.
 
     accelerate launch evaluation/evaluate.py model.path=outputs/grpo/policy format=box benchmark=scenes_val
-    accelerate launch --num_processes 8 evaluation/evaluate.py engine=vllm benchmark=refcoco_val benchmark.root=/data
+    accelerate launch --num_processes 8 evaluation/evaluate.py engine=vllm benchmark=all benchmark.root=/data
+    accelerate launch evaluation/evaluate.py ... benchmark=[refcoco_val,grefcoco_val] benchmark.root=/data report=6
     accelerate launch evaluation/evaluate.py ... decoder=trained decoder.path=outputs/decoder/best
     accelerate launch evaluation/evaluate.py ... refiner=sam2 refiner.path=facebook/sam2.1-hiera-large
 
-Writes predictions.jsonl, metrics.json and overlays.png into output_dir. Run again, it goes on where it stopped.
-Several processes share the samples out; none is answered twice or left out.
+Writes predictions.jsonl, metrics.json and overlays.png into output_dir; of several benchmarks, into a folder of each,
+and one table over them (CSV, Markdown, LaTeX) beside those. The policy is loaded once. Run again, it goes on where it
+stopped, whatever the number of processes. They share the samples out; none is answered twice or left out.
 """
 
 from __future__ import annotations
@@ -18,100 +20,145 @@ from typing import Any
 from accelerate import PartialState
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import configs
+from evaluation.benchmarks import Benchmark, make_benchmarks
+from evaluation.blocks import filled, read_measured
+from evaluation.folder import read_folder
 from evaluation.overlay import before_after
-from evaluation.predictions import PredictionWriter, Record, read_predictions
-from evaluation.score import score_file, write_metrics
+from evaluation.page import page
+from evaluation.predictions import PredictionWriter, Record, gather, read_predictions
+from evaluation.progress import RunningScore
+from evaluation.score import make_protocol, score_file, write_metrics
+from evaluation.table import write_table
 from rollouts.answers import Answers
 from rollouts.device import use_all_cores
 from rollouts.engines import Completion
 from rollouts.rows import picture
-from rollouts.sections import make_samples
 from segmentation.data.check import check
 from segmentation.metrics import Evaluator
+from segmentation.protocols import Protocol
 from segmentation.sample import BrokenImage, Invalid, Sample
 
 ANSWERS = ("generated", "annotated")
+console = Console()
 
 
-@configs.main("evaluate")
+@configs.main("evaluate", several=["benchmark"])
 def main(cfg: DictConfig) -> None:
-    """Generate (each process its share), score (the first process)."""
+    """Look everything over, then answer and score one benchmark after the other."""
     use_all_cores()
     state = PartialState()
     if cfg.answers not in ANSWERS:
         raise configs.unknown("value of answers", cfg.answers, ANSWERS)
     policy = Answers(cfg)
-    samples = make_samples(cfg.benchmark, "benchmark")
-    if cfg.on_broken_image == "stop":
-        check(samples)
     output = Path(cfg.output_dir)
+    benchmarks, absent = make_benchmarks(cfg.benchmark, output)
+    protocols = [make_protocol(cfg.protocol, benchmark.samples) for benchmark in benchmarks]
+    if cfg.on_broken_image == "stop":
+        for benchmark in benchmarks:
+            check(benchmark.samples)
     if state.is_main_process:
         configs.record_run(output, cfg, cfg.seed)
+        for name, missing in absent.items():
+            console.print(f"left out, {name}: {missing}", highlight=False, markup=False, soft_wrap=True)
+    for benchmark, protocol in zip(benchmarks, protocols, strict=True):
+        answer_all(policy, benchmark, protocol, cfg, state)
+        if state.is_main_process:
+            metrics = score_file(benchmark.folder / "predictions.jsonl", benchmark.samples, Evaluator(protocol))
+            write_metrics(metrics, benchmark.folder / "metrics.json")
+            draw(benchmark, cfg.overlays)
+            if len(benchmarks) == 1:
+                print_metrics(metrics, benchmark.folder)
+    if state.is_main_process:
+        summarise(benchmarks, output, cfg.report)
 
-    mine = [samples[index] for index in range(state.process_index, len(samples), state.num_processes)]
-    part = output / f"predictions-{state.process_index}-of-{state.num_processes}.jsonl"
-    run = {"checkpoint": str(cfg.model.path), **{k: configs.plain(cfg[k]) for k in ("format", "benchmark", "decoder")}}
+
+def answer_all(policy: Answers, benchmark: Benchmark, protocol: Protocol, cfg: DictConfig, state: PartialState) -> None:
+    """Answer, each process its share, what has no answer yet; all answers are in `predictions.jsonl` afterwards."""
+    run = {"checkpoint": str(cfg.model.path), "benchmark": benchmark.section}
+    run |= {key: configs.plain(cfg[key]) for key in ("format", "decoder")}
     run["refiner"] = configs.plain(cfg.refiner) or None  # None as in runs from before there was one
-    with PredictionWriter(part, run | {k: cfg[k] for k in ("max_tokens", "structured", "answers")}) as writer:
-        todo = [sample for sample in mine if sample.id not in writer.finished]
-        if todo:
-            policy.load()
-            answer(policy, todo, writer, cfg, quiet=not state.is_main_process)
+    run |= {key: cfg[key] for key in ("max_tokens", "structured", "answers")}
+    path = benchmark.folder / "predictions.jsonl"
+    if state.is_main_process:
+        gather(benchmark.folder, run)
+    state.wait_for_everyone()
+    samples, number, count = benchmark.samples, state.process_index, state.num_processes
+    mine = [samples[index] for index in range(number, len(samples), count)]
+    said = {record.id: record.prediction for record in read_predictions(path)}
+    todo = [sample for sample in mine if sample.id not in said]
+    part = benchmark.folder / f"predictions-{number}-of-{count}.jsonl"
+    running = RunningScore(benchmark.folder.name, len(mine), protocol, quiet=not state.is_main_process)
+    with PredictionWriter(part, run) as writer, running as score:
+        for sample in mine:
+            if sample.id in said:
+                score.add(sample, said[sample.id])
+        for first in range(0, len(todo), cfg.batch_size):
+            for sample, record in answer(policy, todo[first : first + cfg.batch_size], cfg):
+                writer.write(record)
+                score.add(sample, record.prediction)
     state.wait_for_everyone()
     if state.is_main_process:
-        parts = sorted(output.glob(f"predictions-*-of-{state.num_processes}.jsonl"))
-        predictions = output / "predictions.jsonl"
-        predictions.write_bytes(b"".join(path.read_bytes() for path in parts))
-        evaluator = Evaluator(configs.instantiate(cfg.protocol, where="protocol"))
-        report(score_file(predictions, samples, evaluator), output, samples, cfg.overlays)
+        gather(benchmark.folder, run)
 
 
-def answer(policy: Answers, samples: Sequence[Sample], writer: PredictionWriter, cfg: DictConfig, quiet: bool) -> None:
-    """Write a record for every sample, batch by batch."""
-    encode = policy.processor.tokenizer.encode
-    columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[seen]}"))
-    with Progress(*columns, TimeRemainingColumn(), disable=quiet) as progress:
-        bar = progress.add_task("evaluate", total=len(samples), seen="")
-        for first in range(0, len(samples), cfg.batch_size):
-            batch = samples[first : first + cfg.batch_size]
-            readable, images = [], []
-            for sample in batch:
-                try:
-                    images.append(picture(sample, policy.frame))
-                    readable.append(sample)
-                except BrokenImage as error:
-                    if cfg.on_broken_image != "count":
-                        raise
-                    writer.write(Record.of(sample, Invalid(f"broken image: {error}"), "", 0))
-            if cfg.answers == "annotated":
-                told = [encode(policy.format.encode(sample), add_special_tokens=False) for sample in readable]
-                completions = [Completion(tuple(tokens), truncated=False) for tokens in told]
-            else:
-                completions = policy.generate(readable, images, cfg.max_tokens)
-            predictions = policy.read(readable, images, completions)
-            for sample, prediction, completion in zip(readable, predictions, completions, strict=True):
-                writer.write(Record.of(sample, prediction, policy.text(completion), len(completion.tokens)))
-            progress.update(bar, advance=len(batch))
+def answer(policy: Answers, samples: Sequence[Sample], cfg: DictConfig) -> list[tuple[Sample, Record]]:
+    """The records of a batch."""
+    made, readable, images = [], [], []
+    for sample in samples:
+        try:
+            images.append(picture(sample, policy.frame))
+            readable.append(sample)
+        except BrokenImage as error:
+            if cfg.on_broken_image != "count":
+                raise
+            made.append((sample, Record.of(sample, Invalid(f"broken image: {error}"), "", 0)))
+    policy.load()
+    if cfg.answers == "annotated":
+        encode = policy.processor.tokenizer.encode
+        told = [encode(policy.format.encode(sample), add_special_tokens=False) for sample in readable]
+        completions = [Completion(tuple(tokens), truncated=False) for tokens in told]
+    else:
+        completions = policy.generate(readable, images, cfg.max_tokens)
+    predictions = policy.read(readable, images, completions)
+    for sample, prediction, completion in zip(readable, predictions, completions, strict=True):
+        made.append((sample, Record.of(sample, prediction, policy.text(completion), len(completion.tokens))))
+    return made
 
 
-def report(metrics: dict[str, Any], output: Path, samples: Sequence[Sample], overlays: int) -> None:
-    """metrics.json, a picture of the first samples, and a table."""
-    write_metrics(metrics, output / "metrics.json")
-    if overlays:
-        drawn = [samples[index] for index in range(min(overlays, len(samples)))]
-        said = {record.id: record.prediction for record in read_predictions(output / "predictions.jsonl")}
-        before_after(drawn, {"prediction": [said[sample.id] for sample in drawn]}, output / "overlays.png", overlays)
-    table = Table("", "", "95% interval", title=f"{output} ({metrics['protocol']})")
+def draw(benchmark: Benchmark, overlays: int) -> None:
+    """overlays.png: the first samples, ground truth beside the answers."""
+    drawn = benchmark.samples[:overlays]
+    if drawn:
+        said = {record.id: record.prediction for record in read_predictions(benchmark.folder / "predictions.jsonl")}
+        answers = {"prediction": [said[sample.id] for sample in drawn]}
+        before_after(drawn, answers, benchmark.folder / "overlays.png", overlays)
+
+
+def print_metrics(metrics: dict[str, Any], folder: Path) -> None:
+    """Every figure with its interval."""
+    table = Table("", "", "95% interval", title=f"{folder} ({metrics['protocol']})")
     for name, value in metrics.items():
         if not name.endswith(("intervals", "_interval")):
             interval = metrics["intervals"].get(name)
             spread = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
             table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value), spread)
-    Console().print(table)
+    console.print(table)
+
+
+def summarise(benchmarks: Sequence[Benchmark], output: Path, shown: int) -> None:
+    """Of several benchmarks one table, beside the papers'; where it was asked for, the report."""
+    folders = [benchmark.folder for benchmark in benchmarks]
+    if len(benchmarks) > 1 and (blocks := filled(read_measured(folders))):
+        write_table(blocks, output)
+    if shown:
+        evaluations = [read_folder(benchmark.folder, benchmark.samples) for benchmark in benchmarks]
+        names = [folder.name for folder in folders]
+        report = output / "report.html"
+        report.write_text(page(str(output), evaluations, names, "", shown, side=320), encoding="utf-8")
+        console.print(f"{report}: {report.stat().st_size / 1e6:.1f} MB", highlight=False)
 
 
 if __name__ == "__main__":

@@ -74,9 +74,9 @@ class PredictionWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.finished: set[str] = set()
-        _claim(path.with_name(RUN_FILE), run)
+        claim(path.with_name(RUN_FILE), run)
         if path.exists():
-            _drop_half_line(path)
+            drop_half_line(path)
             self.finished = {record.id for record in read_predictions(path)}
         self._file = path.open("ab")
 
@@ -123,6 +123,35 @@ def read_run(path: Path) -> dict[str, Any]:
     """What made a predictions file: the content of `run.json` beside it, {} if nobody wrote it down."""
     run = path.with_name(RUN_FILE)
     return json.loads(run.read_text(encoding="utf-8")) if run.exists() else {}
+
+
+def gather(folder: Path, run: Mapping[str, Any]) -> Path:
+    """Put what processes wrote, `predictions-0-of-2.jsonl` and so on, into one `predictions.jsonl`, and return it.
+
+    Whatever number of processes were killed, and whenever, no whole line is lost and none is there twice: a line cut in
+    half is dropped, and the parts go when their lines are in place.
+
+    Raises:
+        BadPredictions: a whole line cannot be read, or the folder belongs to another run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder / RUN_FILE, run)
+    path, parts = folder / "predictions.jsonl", sorted(folder.glob("predictions-*-of-*.jsonl"))
+    lines: dict[str, bytes] = {}
+    for source in (path, *parts) if path.exists() else parts:
+        drop_half_line(source)
+        with source.open("rb") as written:
+            for number, line in enumerate(written, 1):
+                try:
+                    lines.setdefault(_get(_parse(line), "id", str), line)
+                except ValueError as error:
+                    raise BadPredictions(f"{source}, line {number}: {error}.") from error
+    draft = path.with_suffix(".draft")
+    draft.write_bytes(b"".join(lines.values()))
+    draft.replace(path)
+    for part in parts:
+        part.unlink()
+    return path
 
 
 def to_row(record: Record) -> dict[str, Any]:
@@ -226,7 +255,7 @@ def _rle(value: Any) -> RLE | None:
             raise ValueError(f"a mask is {{'size': [height, width], 'counts': text}}, not {value!r:.60}")
 
 
-def _claim(path: Path, run: Mapping[str, Any]) -> None:
+def claim(path: Path, run: Mapping[str, Any]) -> None:
     """Make the folder of that run file this run's own, or see that it is."""
     if not path.exists():
         draft = path.with_name(f"{path.name}.{os.getpid()}")  # several processes may write it at once, all the same
@@ -242,7 +271,8 @@ def _claim(path: Path, run: Mapping[str, Any]) -> None:
         )
 
 
-def _drop_half_line(path: Path) -> None:
+def drop_half_line(path: Path) -> None:
+    """Cut off a last line that a kill left without its end."""
     with path.open("r+b") as file:
         whole = file.read().rfind(b"\n") + 1
         file.truncate(whole)

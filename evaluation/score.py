@@ -7,7 +7,7 @@ python evaluation/score.py predictions=... benchmark=... protocol=rela protocol.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,22 @@ import configs
 from evaluation.intervals import figure_intervals
 from evaluation.predictions import BadPredictions, Record, read_predictions, read_run
 from segmentation.metrics import Evaluator
+from segmentation.protocols import Protocol
+from segmentation.published import Published
 from segmentation.sample import Sample
+
+
+def make_protocol(section: Mapping[str, Any], samples: Sequence[Sample]) -> Protocol:
+    """The protocol that the section names; of `published`, that of the dataset of the first sample.
+
+    Raises:
+        ConfigError: a wrong option.
+    """
+    made = configs.instantiate(section, where="protocol")
+    try:
+        return made.of(samples[0].dataset) if isinstance(made, Published) else made
+    except ValueError as error:
+        raise configs.ConfigError(f"protocol: {error}") from error
 
 
 def score_file(predictions: Path, samples: Iterable[Sample], evaluator: Evaluator) -> dict[str, Any]:
@@ -84,8 +99,7 @@ def main(cfg: DictConfig) -> None:
     """Read, score, write."""
     predictions = Path(cfg.predictions)
     samples = configs.instantiate(cfg.benchmark, where="benchmark")
-    evaluator = Evaluator(configs.instantiate(cfg.protocol, where="protocol"))
-    metrics = score_file(predictions, samples, evaluator)
+    metrics = score_file(predictions, samples, Evaluator(make_protocol(cfg.protocol, samples)))
     write_metrics(metrics, predictions.with_name(cfg.output))
     print(json.dumps(metrics, indent=2))
 

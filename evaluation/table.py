@@ -37,7 +37,11 @@ def main(cfg: DictConfig) -> None:
     blocks = filled(read_measured([Path(str(folder)) for folder in cfg.folders], cfg.metrics), cfg.reported)
     if not blocks:
         raise configs.ConfigError("folders: none of their metrics has a figure of these tables; decode masks first.")
-    output = Path(cfg.output)
+    write_table(blocks, Path(cfg.output))
+
+
+def write_table(blocks: Blocks, output: Path) -> None:
+    """Write table.csv, table.md and table.tex into a folder, and print the table."""
     output.mkdir(parents=True, exist_ok=True)
     for name, written in {"csv": to_csv, "md": to_markdown, "tex": to_latex}.items():
         (output / f"table.{name}").write_text(written(blocks), encoding="utf-8", newline="")

@@ -14,7 +14,8 @@ from segmentation.data.resize import fit
 from segmentation.formats import Format
 from segmentation.processor import Chat as Chat
 from segmentation.processor import chat as chat
-from segmentation.sample import Sample, open_image, opened
+from segmentation.processor import dialogue
+from segmentation.sample import Question, Sample, open_image, opened
 
 
 def picture(sample: Sample, frame: ResizedPixels | None) -> Image.Image:
@@ -44,12 +45,16 @@ def prompt_rows(samples: Sequence[Sample], format: Format, frame: ResizedPixels 
 
 
 def answer_rows(samples: Sequence[Sample], format: Format, frame: ResizedPixels | None) -> Dataset:
-    """Rows for SFT: `prompt`, `completion`, `images`; the loss is on the completion."""
+    """Rows for SFT: `prompt`, `completion`, `images`; the loss is on the completion. A `Question` is asked as it is."""
 
     def row(sample: Sample) -> dict[str, Any]:
+        if isinstance(sample, Question):
+            prompt, text = dialogue([*sample.before, sample.expression]), sample.answer
+        else:
+            prompt, text = chat(format.prompt(sample.expression)), format.encode(sample)
         return {
-            "prompt": chat(format.prompt(sample.expression)),
-            "completion": [{"role": "assistant", "content": [{"type": "text", "text": format.encode(sample)}]}],
+            "prompt": prompt,
+            "completion": [{"role": "assistant", "content": [{"type": "text", "text": text}]}],
             "images": [picture(sample, frame)],
         }
 

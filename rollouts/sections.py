@@ -39,9 +39,18 @@ def make_samples(section: Mapping[str, Any], where: str = "data") -> Sequence[Sa
     return configs.instantiate(dataset_section(configs.plain(section)), where=where)
 
 
-def make_training_samples(section: Mapping[str, Any]) -> Opened:
-    """The dataset, looked over before any model is loaded."""
+def make_training_samples(section: Mapping[str, Any], in_words: bool = False) -> Opened:
+    """The dataset, looked over before any model is loaded.
+
+    Raises:
+        ConfigError: it has questions to be answered in words, and `in_words` does not allow them: they have no targets.
+    """
     samples = make_samples(section)
+    if not in_words and any(part.in_words for part in getattr(samples, "parts", ())):
+        raise configs.ConfigError(
+            "data: has VQA rows, which are answered in words and have no mask to learn or to be paid for; "
+            "only sft/warm_start.py trains on them."
+        )
     check(samples, on_error=section["on_error"])
     return Opened(samples, section["on_error"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,13 @@ Chat = list[dict[str, Any]]
 def chat(text: str) -> Chat:
     """One user turn: the picture, then the text."""
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+
+
+def dialogue(turns: Sequence[str]) -> Chat:
+    """Turns of user and assistant, the user's first and last; the picture stands before the first."""
+    roles = ("user", "assistant")
+    said = [{"role": roles[i % 2], "content": [{"type": "text", "text": text}]} for i, text in enumerate(turns)]
+    return [*chat(turns[0]), *said[1:]]
 
 
 def is_missing_folder(path: str | Path) -> bool:

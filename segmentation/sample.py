@@ -62,6 +62,18 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Question(Sample):
+    """A question about an image that is answered in words (VQA): `expression` asks, `answer` is the right answer.
+
+    It has no targets, which says nothing about what the image shows: it is not a no-target sample. `before` holds the
+    turns before it, questions and answers.
+    """
+
+    answer: str = ""
+    before: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One predicted object.
 

@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
     )
     processor = load_processor(cfg.model.path)
     format = make_format(cfg.format, family(cfg.model.path), processor)
-    samples = make_training_samples(cfg.data)
+    samples = make_training_samples(cfg.data, in_words=True)
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
 
     model = load_model(cfg.model.path, cfg.model.dtype)

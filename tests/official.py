@@ -272,3 +272,30 @@ def write_coco(root: Path, edit: Edit = nothing) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
     return root
+
+
+def write_llava(root: Path, edit: Edit = nothing) -> Path:
+    """A conversation of two questions about a COCO image, one about another image, and one about none."""
+    photo(root / "coco/train2017/000000000009.jpg")
+    photo(root / "gqa/images/1.jpg")
+    human, gpt = ({"from": name, "value": ""} for name in ("human", "gpt"))
+    first = [human | {"value": "<image>\nWhat is on the left?"}, gpt | {"value": "A cup."}]
+    second = [human | {"value": "And right?"}, gpt | {"value": "A bowl."}]
+    content = [
+        {"id": "9", "image": "coco/train2017/000000000009.jpg", "conversations": first + second},
+        {"id": "1", "image": "gqa/images/1.jpg", "conversations": [human | {"value": "Is it red?\n<image>"}, first[1]]},
+        {"id": "x", "conversations": [human | {"value": "Hello."}, first[1]]},
+    ]
+    edit(content)
+    write(root / "llava.json", content)
+    return root
+
+
+def write_pope(root: Path, edit: Edit = nothing) -> Path:
+    """Three questions about an image."""
+    photo(root / "images/mscoco/images/val2014/COCO_val2014_000000000007.jpg")
+    asked = {"image": "COCO_val2014_000000000007.jpg", "text": "Is there a cup in the image?"}
+    content = [{"question_id": number, **asked, "label": label} for number, label in enumerate(("yes", "no", "no"), 1)]
+    edit(content)
+    (root / "coco_pope_random.json").write_text("\n".join(json.dumps(entry) for entry in content) + "\n")
+    return root

@@ -1,14 +1,33 @@
 """evaluation/evaluate.py: every sample answered once, by either engine, and every number reproducible."""
 
+import dataclasses
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from accelerate import PartialState
+from hydra import compose, initialize_config_dir
 
+from evaluation.benchmarks import Benchmark
+from evaluation.evaluate import answer_all
 from evaluation.predictions import read_predictions
-from tests.runs import BASE, ROOT, launch
+from evaluation.score import score_file, write_metrics
+from rollouts.answers import Answers
+from segmentation.data.export import export
+from segmentation.data.samples import Samples
+from segmentation.data.scenes import Scenes
+from segmentation.metrics import Evaluator
+from segmentation.protocols import Lisa
+from segmentation.sample import Invalid
+from tests.runs import BASE, ROOT, command, environment, launch
+from tests.taught import some_scenes
 
 LIGHT = "import sys, evaluation.score, segmentation.data.refer, rewards.box_iou; sys.exit('torch' in sys.modules)"
 SMALL = ["benchmark=scenes_val", "benchmark.length=10", "max_tokens=48", "batch_size=4", f"model.path={BASE}"]
@@ -36,7 +55,7 @@ def test_two_processes_answer_every_sample_once_and_score_reproduces(tmp_path):
 
 def test_a_second_start_generates_nothing_again(evaluated, tmp_path):
     folder = shutil.copytree(evaluated, tmp_path / "again")
-    path = folder / "predictions-0-of-1.jsonl"
+    path = folder / "predictions.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:7]) + lines[7][:20])  # killed within the eighth line
     launch("evaluation/evaluate.py", *SMALL, f"output_dir={folder}", "overlays=0")
@@ -57,3 +76,82 @@ def test_the_vllm_engine_writes_the_same_texts(evaluated, tmp_path):
 
 def test_reading_data_and_scoring_do_without_torch():
     assert subprocess.run([sys.executable, "-c", LIGHT], cwd=ROOT).returncode == 0
+
+
+def share(policy, benchmark, cfg, number: int, count: int) -> None:
+    """What process `number` of `count` answers, in this process."""
+    place = {"process_index": number, "num_processes": count, "is_main_process": number == 0}
+    state = SimpleNamespace(**place, wait_for_everyone=lambda: None)
+    answer_all(policy, benchmark, Lisa(), cfg, cast(PartialState, state))
+
+
+def test_one_two_and_three_shares_and_a_run_cut_short_score_alike(taught, tmp_path, monkeypatch):
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        chosen = [f"model.path={taught}", "max_tokens=40", "batch_size=3", "on_broken_image=count"]
+        cfg = compose("evaluate", chosen)
+    samples = [*some_scenes(), *Scenes("testA", length=6)]
+    samples[4] = dataclasses.replace(samples[4], image=tmp_path / "gone.png")
+    policy, written = Answers(cfg), []
+    for count in (1, 2, 3):
+        benchmark = Benchmark({}, cast(Samples, samples), tmp_path / str(count))
+        if count == 3:  # the first process is stopped after a batch, and only then started with the others
+            monkeypatch.setattr(policy, "generate", stopping(policy.generate))
+            with pytest.raises(KeyboardInterrupt):
+                share(policy, benchmark, cfg, 0, 1)
+            monkeypatch.undo()
+        for number in reversed(range(count)):  # the first puts together what the others wrote
+            share(policy, benchmark, cfg, number, count)
+        path = benchmark.folder / "predictions.jsonl"
+        write_metrics(score_file(path, samples, Evaluator(Lisa())), benchmark.folder / "metrics.json")
+        written.append((benchmark.folder / "metrics.json").read_bytes())
+    metrics = json.loads(written[0])
+    assert metrics["n_expected"] == metrics["n_scored"] == 9 and metrics["n_found"] and metrics["n_invalid"]
+    assert written[0] == written[1] == written[2]
+
+
+def stopping(generate):
+    """`generate` that is stopped when it is called again."""
+    calls = iter([generate])
+
+    def once(*arguments):
+        try:
+            return next(calls)(*arguments)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    return once
+
+
+@pytest.mark.slow
+def test_one_two_and_three_processes_and_a_kill_between_give_the_same_metrics(taught, tmp_path):
+    data = tmp_path / "data"
+    samples = [*some_scenes(), *Scenes("testA", length=21)]
+    export(samples, data / "asked.jsonl", data)
+    pictures = sorted(data.rglob("*.png"))
+    pictures[5].write_bytes(pictures[5].read_bytes()[:60])
+    pictures[6].unlink()
+    asked = ["benchmark=jsonl", f"benchmark.root={data}", "benchmark.file=asked.jsonl", "on_broken_image=count"]
+    asked += [f"model.path={taught}", "max_tokens=40", "batch_size=1", "overlays=0"]
+    launch("evaluation/evaluate.py", *asked, f"output_dir={tmp_path}/one")
+    metrics = json.loads((tmp_path / "one/metrics.json").read_text())
+    assert metrics["n_expected"] == metrics["n_scored"] == len(samples)
+    records = list(read_predictions(tmp_path / "one/predictions.jsonl"))
+    reasons = [record.prediction.reason for record in records if isinstance(record.prediction, Invalid)]
+    broken = [reason for reason in reasons if reason.startswith("broken image: ")]
+    assert len(broken) == 2 < len(reasons) < len(samples)  # some texts are invalid, and some answers are not
+
+    several = command("evaluation/evaluate.py", *asked, f"output_dir={tmp_path}/several", processes=2)
+    killed = subprocess.Popen(several, cwd=ROOT, env=environment(), start_new_session=True)
+    parts = [tmp_path / f"several/predictions-{number}-of-2.jsonl" for number in range(2)]
+    while not all(part.exists() and part.stat().st_size for part in parts):
+        assert killed.poll() is None, "it ended before it could be killed"
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    before = b"".join(part.read_bytes() for part in parts).splitlines(keepends=True)
+    whole = {line for line in before if line.endswith(b"\n")}
+    assert 2 <= len(whole) < len(samples) and not (tmp_path / "several/metrics.json").exists()
+    launch("evaluation/evaluate.py", *asked, f"output_dir={tmp_path}/several", processes=3)
+    after = (tmp_path / "several/predictions.jsonl").read_bytes().splitlines(keepends=True)
+    assert whole <= set(after) and len(after) == len(samples)
+    assert (tmp_path / "several/metrics.json").read_bytes() == (tmp_path / "one/metrics.json").read_bytes()

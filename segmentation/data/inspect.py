@@ -32,7 +32,7 @@ from segmentation.data.export import dataset, own_choices, section
 from segmentation.data.resize import fit
 from segmentation.formats import Format, Reasoning
 from segmentation.panels import Tile, annotated, gallery
-from segmentation.sample import Found, Invalid, Prediction, Sample, open_image, prediction_mask, state
+from segmentation.sample import Found, Invalid, Prediction, Question, Sample, open_image, prediction_mask, state
 
 USAGE = (
     "python -m segmentation.data.inspect (data|benchmark)=NAME [data.KEY=VALUE ...] [format=NAME] "
@@ -151,6 +151,10 @@ def describe(index: int, sample: Sample, image: Image.Image, format: Format, pro
         edges = " ".join(f"{edge:g}" for edge in target.box)
         painted = f"{masks.area(target.mask)} pixels" if target.mask else "no mask"
         console.print(f"  [{edges}]  {painted}  {target.label or ''}".rstrip(), markup=False)
+    if isinstance(sample, Question):
+        for turn, text in enumerate([*sample.before, sample.expression, sample.answer]):
+            _field(("asked", "answer")[turn % 2], text)
+        return
     prompt = format.prompt(sample.expression)
     _field("prompt", prompt)
     try:

@@ -20,7 +20,7 @@ from segmentation.boxes import Box
 from segmentation.data.files import get, inside, located, require
 from segmentation.data.regions import check_inside
 from segmentation.data.samples import Samples
-from segmentation.sample import Sample, Target
+from segmentation.sample import Question, Sample, Target
 
 NO_IMAGE_ID = -1
 KEYS = {"id", "image", "height", "width", "expression", "targets", "ignore", "image_id", "dataset", "split"}
@@ -90,7 +90,13 @@ class Jsonl(Samples):
 
 
 def to_entry(sample: Sample, image: str) -> dict[str, Any]:
-    """A sample as a line's object, its image by that name. What is empty is left out."""
+    """A sample as a line's object, its image by that name. What is empty is left out.
+
+    Raises:
+        ValueError: it is a question, whose answer has no place in a line.
+    """
+    if isinstance(sample, Question):
+        raise ValueError(f"sample {sample.id} is a question, to be answered in words; a line has targets alone.")
     entry: dict[str, Any] = {
         "id": sample.id,
         "image": image,

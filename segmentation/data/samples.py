@@ -16,10 +16,12 @@ class Samples(Sequence[Sample]):
         held_out: COCO ids of the images that this dataset's own files keep for validation and test, whatever split of
             them this is: what a mixture must not train on (`segmentation.data.leaks`).
         costly: making a sample reads files, so that looking at every one would take minutes.
+        in_words: its samples are questions with answers in words (`Question`): for warm starts alone.
     """
 
     held_out: frozenset[int] = frozenset()
     costly: bool = False
+    in_words: bool = False
 
     @abstractmethod
     def sample(self, index: int) -> Sample:
