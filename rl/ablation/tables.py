@@ -36,10 +36,10 @@ def to_csv(found: Found) -> str:
 
 def to_markdown(found: Found) -> str:
     """The table and what its intervals are."""
-    heads = [*map(markdown_text, found.axes), "seeds", *_heads(found)]
+    heads = [markdown_text(head) for head in (*found.axes, "seeds", *_heads(found))]
     rows = [heads, [*["---"] * len(found.axes), *["---:"] * (len(heads) - len(found.axes))]]
     for number, line in enumerate(found.lines):
-        names = [markdown_text(label) for label in line.cell.labels]
+        names = [markdown_text(label) for label in _names(line)]
         rows.append([*names, _seeds(line), *_cells(found, number, lambda text: f"**{text}**")])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{found.note}\n"
 
@@ -54,7 +54,7 @@ def to_latex(found: Found) -> str:
         if number and line.cell.labels[:-1] != found.lines[number - 1].cell.labels[:-1]:
             body.append(r"\midrule")
         cells = _cells(found, number, lambda text: rf"\textbf{{{text}}}", r"$\pm$", lambda sign: f"${sign}$")
-        body.append(" & ".join([*map(latex_text, line.cell.labels), _seeds(line), *cells]) + r" \\")
+        body.append(" & ".join([*map(latex_text, _names(line)), _seeds(line), *cells]) + r" \\")
     columns = "l" * len(found.axes) + "r" * (len(found.metrics) + 1)
     start, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
     head = " & ".join(heads) + r" \\"
@@ -66,7 +66,7 @@ def to_html(found: Found) -> str:
     heads = "".join(f'<th scope="col">{words(head)}</th>' for head in (*found.axes, "seeds", *_heads(found)))
     rows = []
     for number, line in enumerate(found.lines):
-        names = "".join(f'<th scope="row">{words(label)}</th>' for label in line.cell.labels)
+        names = "".join(f'<th scope="row">{words(label)}</th>' for label in _names(line))
         cells = _cells(found, number, lambda text: f"<b>{text}</b>")
         told = "".join(f"<td>{cell}</td>" for cell in (_seeds(line), *cells))
         first = number and line.cell.labels[:-1] != found.lines[number - 1].cell.labels[:-1]
@@ -78,19 +78,24 @@ def to_terminal(found: Found) -> Table:
     """A rich table; metrics and their differences on two lines."""
     table = Table(caption=found.note, caption_justify="left")
     for axis in found.axes:
-        table.add_column(axis)
+        table.add_column(axis, overflow="fold")
     for head in ("seeds", *_heads(found)):
         table.add_column(head, justify="right", no_wrap=True)
     for number, line in enumerate(found.lines):
         cells = _cells(found, number, lambda text: f"\0{text}")
         shown = [Text(cell.lstrip("\0").replace(" (", "\n("), style="bold" * cell.startswith("\0")) for cell in cells]
         last = number + 1 < len(found.lines) and line.cell.labels[:-1] != found.lines[number + 1].cell.labels[:-1]
-        table.add_row(*map(Text, line.cell.labels), _seeds(line), *shown, end_section=last)
+        table.add_row(*map(Text, _names(line)), _seeds(line), *shown, end_section=last)
     return table
 
 
 def _heads(found: Found) -> list[str]:
     return [f"{name} {ARROWS[better]}" for name, better in found.metrics.items()]
+
+
+def _names(line: Line) -> list[str]:
+    *labels, last = line.cell.labels
+    return [*labels, last + " (baseline)" * line.baseline]
 
 
 def _seeds(line: Line) -> str:

@@ -55,13 +55,20 @@ class Workshop:
 
     Args:
         told: is called with each step when it is started (None) and when it ends.
+        started: what to run for a step's command.
 
     Raises:
         ConfigError: another process is at work on the folder.
     """
 
-    def __init__(self, root: Path, devices: list[Device], told: Callable[[Step, Outcome | None], None]) -> None:
-        self._root, self._devices, self._told = root, devices, told
+    def __init__(
+        self,
+        root: Path,
+        devices: list[Device],
+        told: Callable[[Step, Outcome | None], None],
+        started: Callable[[list[str]], list[str]] = executable,
+    ) -> None:
+        self._root, self._devices, self._told, self._started = root, devices, told, started
         self._running: set[subprocess.Popen] = set()
         self._ending = False
 
@@ -140,7 +147,7 @@ class Workshop:
             log.write(f"{PROMPT}{shlex.join(command)}\n".encode())
             log.flush()
             process = subprocess.Popen(
-                executable(command),
+                self._started(command),
                 env=environment(**device.variables(), MASTER_PORT=str(_free_port())),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
