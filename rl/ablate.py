@@ -25,7 +25,6 @@ from rl.ablation.cells import SEARCHES, Cell, grid, random, suggested
 from rl.ablation.devices import Device, devices
 from rl.ablation.estimate import MEASURED, Clock, duration, show_plan
 from rl.ablation.plan import Run, Step, Sweep, check_configs, read_sweep
-from rl.ablation.report import write_report
 from rl.ablation.results import Result, read_results, tabulated, value
 from rl.ablation.tables import to_terminal
 from rl.ablation.work import Outcome, Workshop, ended_by_sigterm
@@ -57,6 +56,8 @@ def main(cfg: DictConfig) -> None:
     except KeyboardInterrupt:
         console.print("Ended, with what was running. The same command goes on from here.")
         sys.exit(130)
+    from rl.ablation.report import write_report  # matplotlib takes a second to load; a dry run does without
+
     found = tabulated(sweep, list(results.values()), cfg.seeds)
     wide = Console(width=max(console.width, Console().measure(to_terminal(found)).minimum))  # hides no number
     wide.print(to_terminal(found))
@@ -80,6 +81,8 @@ def check_numbers(cfg: DictConfig) -> None:
         raise configs.ConfigError(f"seeds={cfg.seeds}: at least 1.")
     if (cfg.search == "grid") != (cfg.trials == 0) or cfg.trials < 0:
         raise configs.ConfigError(f"trials={cfg.trials}: how many cells random and optuna try; 0 for search=grid.")
+    if cfg.measure < 0:
+        raise configs.ConfigError(f"measure={cfg.measure}: at least 1, or 0 not to.")
 
 
 def next_cells(

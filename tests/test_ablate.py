@@ -14,6 +14,7 @@ from configs import ConfigError, plain
 from evaluation.curves import to_svg
 from evaluation.intervals import student
 from rl import quickstart
+from rl.ablate import check_numbers
 from rl.ablation import plots
 from rl.ablation.cells import Cell, grid, merged, random, suggested, typed_axes
 from rl.ablation.devices import devices
@@ -318,6 +319,20 @@ def test_time_is_estimated_from_the_done_steps_most_like_it(tmp_path):
     assert seconds[2] == (60.0, "the done ones most like it")  # twice the updates
     assert clock.estimate(runs[2].steps[2]) == (5.0, "done ones")
     assert [duration(time) for time in (45, 700, 12_000)] == ["45 s", "12 min", "3 h 20 min"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search": "rand"}, "the nearest valid one is 'random'"),
+        ({"seeds": 0}, "seeds=0: at least 1"),
+        ({"search": "random"}, "trials=0: how many cells"),
+        ({"trials": 3}, "trials=3: how many cells"),
+    ],
+)
+def test_numbers_out_of_range_are_said(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        check_numbers(OmegaConf.create({"search": "grid", "seeds": 1, "trials": 0, "measure": 0, **changes}))
 
 
 def test_jobs_share_the_cores_out():

@@ -106,38 +106,38 @@ class Clock:
 def show_plan(console: Console, axes: Sequence[str], runs: Sequence[Run], clock: Clock, jobs: int, root: Path) -> None:
     """Print the cells, the steps, and the time they will take."""
     cells = Table(title=f"{len({run.cell for run in runs})} cells, {len(runs)} runs", title_justify="left")
-    for head in (*axes, "runs", "to come"):
-        cells.add_column(head)
-    counted: set[str] = set()
+    for head in (*axes, "runs", "to come, about"):
+        cells.add_column(head, overflow="fold")
+    shared: set[str] = set()  # with the first cell that needs it
     for cell in dict.fromkeys(run.cell for run in runs):
         own = [run for run in runs if run.cell == cell]
-        steps = {step.id: step for run in own for step in run.steps if step.id not in clock.finished | counted}
-        counted |= steps.keys()
-        times = [clock.estimate(step)[0] for step in steps.values()]
-        known = duration(sum(time for time in times if time is not None))
-        unknown = sum(time is None for time in times)
-        rest = f"{known} + {unknown} steps not timed" if unknown and len(times) > unknown else known
+        steps = {step.id: step for run in own for step in run.steps if step.id not in clock.finished | shared}
+        shared |= steps.keys()
         states = [_state(run, clock, root) for run in own]
         said = ", ".join(f"{states.count(one)} {one}" for one in dict.fromkeys(states))
-        cells.add_row(*cell.labels, said, f"{unknown} steps not timed" if unknown == len(times) > 0 else rest)
+        cells.add_row(*cell.labels, said, _sum([clock.estimate(step)[0] for step in steps.values()]))
     console.print(cells)
 
-    kinds = Table("step", "to do", "done", "each, about", "estimated from", title="steps", title_justify="left")
-    for name in dict.fromkeys(step.name for step in clock.steps.values()):
-        of_name = [step for step in clock.steps.values() if step.name == name]
-        todo = [step for step in of_name if step.id not in clock.finished]
-        told = [clock.estimate(step) for step in todo]
-        each = sorted({duration(time) for time, _ in told if time is not None}, key=len)
-        sources = dict.fromkeys(source for _, source in told)
-        shown = f"{each[0]} to {each[-1]}" if len(each) > 1 else "".join(each)
-        kinds.add_row(name, str(len(todo)), str(len(of_name) - len(todo)), shown, "; ".join(sources))
-    console.print(kinds)
+    kinds = Table("step", "to do", "done", "each, about", "estimated from", title="Steps", title_justify="left")
     todo = [step for key, step in clock.steps.items() if key not in clock.finished]
-    times = [clock.estimate(step)[0] for step in todo]
-    unknown = sum(time is None for time in times)
-    whole = duration(sum(time for time in times if time is not None) / jobs)
-    rest = f", and {unknown} steps that nothing has timed" if unknown else ""
-    console.print(f"{len(todo)} steps to do, {jobs} at a time: about {whole}{rest}.", highlight=False)
+    for name in dict.fromkeys(step.name for step in clock.steps.values()):
+        told = [clock.estimate(step) for step in todo if step.name == name]
+        done = sum(step.name == name for step in clock.steps.values()) - len(told)
+        known = [seconds for seconds, _ in told if seconds is not None]
+        each = dict.fromkeys(duration(seconds) for seconds in (min(known), max(known))) if known else {}
+        sources = dict.fromkeys(source for _, source in told)
+        kinds.add_row(name, str(len(told)), str(done), " to ".join(each), "; ".join(sources))
+    console.print(kinds)
+    whole = _sum([clock.estimate(step)[0] for step in todo], jobs)
+    console.print(f"{len(todo)} steps to do, {jobs} at a time: {whole}.")
+
+
+def _sum(times: Sequence[float | None], jobs: int = 1) -> str:
+    """What steps take together, and how many of them nothing has timed."""
+    known = [seconds for seconds in times if seconds is not None]
+    untimed = len(times) - len(known)
+    parts = [duration(sum(known) / jobs)] if known or not times else []
+    return " + ".join([*parts, *([f"{untimed} not timed"] if untimed else [])])
 
 
 def duration(seconds: float) -> str:

@@ -87,7 +87,7 @@ def _details(cell: object, results: Sequence[Result], root: Path) -> str:
     parts = []
     for one in results:
         if one.run.cell == cell:
-            told = "\n".join(shlex.join(step.command(root)) for step in one.run.steps)
+            told = "\n\n".join(shlex.join(step.command(root)) for step in one.run.steps)
             parts.append(f"<p>seed {one.run.seed}</p><pre>{words(told)}</pre>")
     return f"<details><summary>{words(str(cell))}</summary>{''.join(parts)}</details>"
 

@@ -68,6 +68,7 @@ def to_html(found: Found) -> str:
     for number, line in enumerate(found.lines):
         names = "".join(f'<th scope="row">{words(label)}</th>' for label in _names(line))
         cells = _cells(found, number, lambda text: f"<b>{text}</b>")
+        cells = [cell.replace(" (", "<br><small>(").replace(")", ")</small>") for cell in cells]
         told = "".join(f"<td>{cell}</td>" for cell in (_seeds(line), *cells))
         first = number and line.cell.labels[:-1] != found.lines[number - 1].cell.labels[:-1]
         rows.append(f"<tr{' class=first' if first else ''}>{names}{told}</tr>")
