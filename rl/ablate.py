@@ -26,7 +26,6 @@ from rl.ablation.devices import Device, devices
 from rl.ablation.estimate import MEASURED, Clock, duration, show_plan
 from rl.ablation.plan import Run, Step, Sweep, check_configs, read_sweep
 from rl.ablation.results import Result, read_results, tabulated, value
-from rl.ablation.tables import to_terminal
 from rl.ablation.work import Outcome, Workshop, ended_by_sigterm
 
 console = Console(highlight=False, soft_wrap=True)
@@ -57,6 +56,7 @@ def main(cfg: DictConfig) -> None:
         console.print("Ended, with what was running. The same command goes on from here.")
         sys.exit(130)
     from rl.ablation.report import write_report  # matplotlib takes a second to load; a dry run does without
+    from rl.ablation.tables import to_terminal
 
     found = tabulated(sweep, list(results.values()), cfg.seeds)
     wide = Console(width=max(console.width, Console().measure(to_terminal(found)).minimum))  # hides no number
