@@ -2,8 +2,8 @@
 
     python rl/ablate.py sweep=rewards seeds=3
     python rl/ablate.py sweep=rewards seeds=3 dry_run=true        # the cells, and how long they will take
-    python rl/ablate.py sweep=rewards over='trainer.learning_rate=1e-4,3e-4' jobs=2
-    python rl/ablate.py sweep=rewards over='rewards.no_target.weight=interval(0.5,2)' search=optuna trials=20
+    python rl/ablate.py sweep=scenes over='trainer.learning_rate=1e-4,3e-4' jobs=2
+    python rl/ablate.py sweep=scenes over='rewards.no_target.weight=interval(0.5,2)' search=optuna trials=20
 
 Killed, it goes on with the same command: what is done is not done again. A run that fails is reported and stops no
 other; the same command tries it again. Writes table.csv, .md and .tex, pictures, report.html and
@@ -24,7 +24,7 @@ import configs
 from rl.ablation.cells import SEARCHES, Cell, grid, random, suggested
 from rl.ablation.devices import Device, devices
 from rl.ablation.estimate import MEASURED, Clock, duration, show_plan
-from rl.ablation.plan import Run, Step, Sweep, check_configs, read_sweep
+from rl.ablation.plan import Run, Step, Sweep, check_configs, check_metrics, read_sweep
 from rl.ablation.results import Result, read_results, tabulated, value
 from rl.ablation.work import Outcome, Workshop, ended_by_sigterm
 
@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
             while chosen := next_cells(sweep, cfg, tried, list(results.values()), len(places)):
                 tried += chosen
                 runs = runs_of(sweep, chosen, cfg.seeds)
-                check_configs(runs)
+                check(sweep, runs)
                 ended = workshop.do(step for run in runs for step in run.steps)
                 results |= {(one.run.cell, one.run.seed): one for one in read_results(runs, ended, root)}
     except KeyboardInterrupt:
@@ -104,11 +104,19 @@ def runs_of(sweep: Sweep, cells: Sequence[Cell], seeds: int) -> list[Run]:
     return [run for cell in dict.fromkeys(cells) if not sweep.skips(cell) for run in sweep.runs(cell, seeds)]
 
 
+def check(sweep: Sweep, runs: Sequence[Run]) -> dict[str, DictConfig]:
+    """The configs of all steps, by id, looked over before anything is started."""
+    composed = check_configs(runs)
+    for run in runs[:1]:
+        check_metrics(sweep, composed[run.steps[-1].id])
+    return composed
+
+
 def dry_run(sweep: Sweep, cfg: DictConfig, places: list[Device], root: Path) -> None:
     """Show what would be done. Of Optuna's cells the first are known; the others take as long."""
     chosen = next_cells(sweep, cfg, [], [], len(places))
     runs = runs_of(sweep, chosen, cfg.seeds)
-    clock = Clock(runs, check_configs(runs), root)
+    clock = Clock(runs, check(sweep, runs), root)
     if cfg.measure:
         with ended_by_sigterm(), Workshop(root / MEASURED, places, tell) as workshop:
             clock.measure(workshop, root / MEASURED, cfg.measure)

@@ -19,7 +19,7 @@ from rl.ablation import plots
 from rl.ablation.cells import Cell, grid, merged, random, suggested, typed_axes
 from rl.ablation.devices import devices
 from rl.ablation.estimate import Clock, duration
-from rl.ablation.plan import Sweep, check_configs, read_sweep
+from rl.ablation.plan import Sweep, check_configs, check_metrics, read_sweep
 from rl.ablation.report import commands, write_report
 from rl.ablation.results import Result, tabulated
 from rl.ablation.tables import to_csv, to_latex, to_markdown
@@ -198,6 +198,19 @@ def test_a_misspelt_key_ends_the_sweep_before_it_starts():
         check_configs([run for cell in grid(sweep.axes) for run in sweep.runs(cell, 1)])
 
 
+def test_a_metric_that_is_none_ends_the_sweep_before_it_starts():
+    sweep = shipped("tiny", metrics={"gIuo": "max"})
+    run = sweep.runs(grid(sweep.axes)[0], 1)[0]
+    with pytest.raises(ConfigError, match="the nearest valid one is 'gIoU'"):
+        check_metrics(sweep, check_configs([run])[run.steps[-1].id])
+
+
+def test_without_a_baseline_named_the_first_of_each_axis_is():
+    sweep = shipped("scenes", over="trainer.beta=0.1,0 trainer.num_generations=4,8")
+    assert sweep.baseline_of(Cell(("0", "8"))) == Cell(("0.1", "4"))
+    assert shipped("scenes", over="trainer.beta=interval(0,1)").baseline == {}
+
+
 def test_students_interval_is_scipys():
     values = [0.5, 0.52, 0.57]
     made = student(values)
@@ -345,5 +358,6 @@ def test_jobs_share_the_cores_out():
 def test_every_sweep_says_what_it_is_and_where_it_leads():
     for path in sorted(Path("configs/sweep").glob("*.yaml")):
         assert path.read_text().startswith(f"# python rl/ablate.py sweep={path.stem}")
-        sweep = shipped(path.stem)
-        check_configs([run for cell in grid(sweep.axes)[:1] for run in sweep.runs(cell, 1)])
+        sweep = shipped(path.stem, over="trainer.beta=0,0.1")
+        runs = sweep.runs(grid(sweep.axes)[0], 1)
+        check_metrics(sweep, check_configs(runs)[runs[0].steps[-1].id])

@@ -20,10 +20,11 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from configs import ConfigError, unknown
+from configs import ConfigError, instantiate, unknown
 from configs.entry import CONFIGS, explained
 from rl.ablation.cells import EVERY, TRAINED, Axis, Cell, check_told, merged, named_axes, typed_axes
 from rl.steps import launched
+from segmentation.figures import figures
 
 SCORED = "evaluate"  # the step whose metrics.json is a run's result
 BEFORE = "before"  # the step, if there is one, that evaluates the policy from which grpo starts
@@ -71,8 +72,9 @@ class Run:
 class Sweep:
     """A sweep's file and `over`, read.
 
-    `exceptions` hold for cells with the labels they name; `baseline` names labels of some or all axes, and each cell is
-    compared with the one that has these and its own other labels.
+    `exceptions` hold for cells with the labels they name. `baseline` names labels of some or all axes, and each cell is
+    compared with the one that has these and its own other labels; null in the file is the first label of every axis,
+    and none where one is an interval.
     """
 
     steps: Mapping[str, tuple[str, ...]]
@@ -137,13 +139,16 @@ def read_sweep(section: Mapping[str, Any], over: str) -> Sweep:
     exceptions = []
     for number, entry in enumerate(section["exceptions"] or ()):
         where = f"sweep.exceptions[{number}]"
-        when = {axis: [one] if isinstance(one, str) else one for axis, one in entry["when"].items()}
+        when = {axis: [*map(str, one)] if isinstance(one, list) else [str(one)] for axis, one in entry["when"].items()}
         for axis, wanted in when.items():
             _check_labels(axis, wanted, labels, where)
         told = {key: value for key, value in entry.items() if key != "when"}
         check_told({key: value for key, value in told.items() if key != "skip"}, [*steps, EVERY], where)
         exceptions.append((when, told))
-    baseline = {axis: str(label) for axis, label in (section["baseline"] or {}).items()}
+    if section["baseline"] is None and len(labels) == len(axes):
+        baseline = {axis: choices[0] for axis, choices in labels.items()}
+    else:
+        baseline = {axis: str(label) for axis, label in (section["baseline"] or {}).items()}
     for axis, label in baseline.items():
         _check_labels(axis, [label], labels, "sweep.baseline")
     return Sweep(steps, axes, exceptions, baseline, dict(section["metrics"]))
@@ -173,9 +178,23 @@ def check_configs(runs: Sequence[Run]) -> dict[str, DictConfig]:
     return made
 
 
+def check_metrics(sweep: Sweep, evaluation: DictConfig) -> None:
+    """Hold a sweep's metrics to the figures of its evaluation's protocol.
+
+    Raises:
+        ConfigError: one is none, or neither max nor min is better.
+    """
+    valid = figures(instantiate(evaluation.protocol, where="protocol"))
+    for name, better in sweep.metrics.items():
+        if name not in valid:
+            raise unknown("metric in sweep.metrics", name, valid)
+        if better not in ("max", "min"):
+            raise unknown(f"value of sweep.metrics.{name}", str(better), ["max", "min"])
+
+
 def _check_labels(axis: str, wanted: Sequence[str], labels: Mapping[str, Sequence[str]], where: str) -> None:
     if axis not in labels:
         raise unknown(f"axis in {where}", axis, labels)
     for label in wanted:
-        if str(label) not in labels[axis]:
-            raise unknown(f"label of {axis} in {where}", str(label), labels[axis])
+        if label not in labels[axis]:
+            raise unknown(f"label of {axis} in {where}", label, labels[axis])
