@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from scipy import stats
 
 from configs import ConfigError, plain
@@ -37,7 +37,9 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shipped(name: str, over: str = "", **changes) -> Sweep:
     """A sweep of configs/sweep, with changes."""
-    return read_sweep({**plain(OmegaConf.load(ROOT / "configs" / "sweep" / f"{name}.yaml")), **changes}, over)
+    section = OmegaConf.load(ROOT / "configs" / "sweep" / f"{name}.yaml")
+    assert isinstance(section, DictConfig)
+    return read_sweep({**plain(section), **changes}, over)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_a_folder_is_known_by_what_its_steps_do(tmp_path):
     sweep = shipped("tiny")
     one, other = (sweep.runs(cell, 2) for cell in grid(sweep.axes))
     assert one[0].step("warm_start") == other[0].step("warm_start") != one[1].step("warm_start")
-    again = shipped("tiny", steps=sweep.steps | {"warm_start": [*sweep.steps["warm_start"], "trainer.max_steps=3"]})
+    again = shipped("tiny", steps={**sweep.steps, "warm_start": [*sweep.steps["warm_start"], "trainer.max_steps=3"]})
     changed = again.runs(Cell(("boxes",)), 1)[0]
     assert {step.id for step in changed.steps}.isdisjoint(step.id for step in one[0].steps)
     command = one[0].steps[1].command(tmp_path)

@@ -139,9 +139,12 @@ def read_sweep(section: Mapping[str, Any], over: str) -> Sweep:
     exceptions = []
     for number, entry in enumerate(section["exceptions"] or ()):
         where = f"sweep.exceptions[{number}]"
-        when = {axis: [*map(str, one)] if isinstance(one, list) else [str(one)] for axis, one in entry["when"].items()}
-        for axis, wanted in when.items():
-            _check_labels(axis, wanted, labels, where)
+        wanted: dict[str, Any] = entry["when"]
+        when = {
+            axis: [str(one) for one in (many if isinstance(many, list) else [many])] for axis, many in wanted.items()
+        }
+        for axis, own in when.items():
+            _check_labels(axis, own, labels, where)
         told = {key: value for key, value in entry.items() if key != "when"}
         check_told({key: value for key, value in told.items() if key != "skip"}, [*steps, EVERY], where)
         exceptions.append((when, told))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ from rl.ablation.results import Found, Result
 COLOURS = ("#1c7ed6", "#e8590c", "#0ca678", "#ae3ec9", "#f59f00", "#e03131", "#15aabf", "#82c91e")
 GROUPS, COLUMNS = 6, 3
 SHARE = 0.1  # of a training, at either end, over which its reward is averaged
-DASHED = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
+DASHED: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,12 @@ class Names:
 
     def legend(self, figure: Figure, *more: Line2D) -> None:
         """A legend over the figure, where colours can tell the labels apart; `more` have labels of their own."""
-        dots = {"linestyle": "", "marker": "o"}
-        shown = [
-            Line2D([], [], color=COLOURS[n % len(COLOURS)], label=one, **dots) for n, one in enumerate(self.labels)
+        labels = self.labels if len(self.labels) <= len(COLOURS) else []
+        dots = [
+            Line2D([], [], color=colour, label=label, linestyle="", marker="o")
+            for label, colour in zip(labels, COLOURS, strict=False)
         ]
-        handles = [*(shown if len(shown) <= len(COLOURS) else []), *more]
+        handles = [*dots, *more]
         if handles:
             figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 6), fontsize=8,
                           frameon=False, labelcolor=INK, handlelength=1.6)  # fmt: skip

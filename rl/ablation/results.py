@@ -86,7 +86,7 @@ def read_results(runs: Sequence[Run], ended: Mapping[str, Outcome], root: Path) 
 
 def value(results: Sequence[Result], cell: Cell, metric: str) -> float | None:
     """A cell's mean of a metric over its seeds, None where one failed or has no value."""
-    values = [one.metrics and one.metrics[metric] for one in results if one.run.cell == cell]
+    values = [one.metrics[metric] if one.metrics else None for one in results if one.run.cell == cell]
     known = [number for number in values if number is not None]
     return math.fsum(known) / len(known) if known and len(known) == len(values) else None
 
@@ -106,9 +106,9 @@ def tabulated(sweep: Sweep, results: Sequence[Result], seeds: int) -> Found:
     for cell in dict.fromkeys(one.run.cell for one in results):
         base = sweep.baseline_of(cell) if sweep.baseline else None
         own = [seed for of, seed in scored if of == cell]
-        both = [seed for seed in own if (base, seed) in scored]
+        both = [(scored[cell, seed], scored[base, seed]) for seed in own if base and (base, seed) in scored]
         values = {name: [scored[cell, seed][name] for seed in own] for name in sweep.metrics}
-        gains = {name: [_less(scored[cell, s][name], scored[base, s][name]) for s in both] for name in values}
+        gains = {name: [_less(ours[name], theirs[name]) for ours, theirs in both] for name in values}
         lines.append(
             Line(
                 cell,

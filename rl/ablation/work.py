@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from configs import ConfigError
 from configs.entry import CONFIGS
@@ -181,7 +181,8 @@ class Workshop:
 
 def resumes(script: str) -> bool:
     """Whether an entry point has the key `resume`."""
-    return "resume" in OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{Path(script).stem}.yaml"), resolve=False)
+    config = OmegaConf.load(CONFIGS / f"{Path(script).stem}.yaml")
+    return isinstance(config, DictConfig) and "resume" in config
 
 
 def reason(printed: str) -> str:
