@@ -14,14 +14,14 @@ from configs import ConfigError, plain
 from evaluation.curves import to_svg
 from evaluation.intervals import student
 from rl import quickstart
-from rl.ablate import check_numbers
+from rl.ablate import check_numbers, next_cells
 from rl.ablation import plots
 from rl.ablation.cells import Cell, grid, merged, random, suggested, typed_axes
 from rl.ablation.devices import devices
 from rl.ablation.estimate import Clock, duration
 from rl.ablation.plan import Sweep, check_configs, check_metrics, read_sweep
 from rl.ablation.report import commands, write_report
-from rl.ablation.results import Result, tabulated
+from rl.ablation.results import Result, tabulated, value
 from rl.ablation.tables import to_csv, to_latex, to_markdown
 from tests.runs import ROOT
 from tests.test_overlay import history
@@ -104,6 +104,23 @@ def test_optuna_nears_the_best_and_asks_the_same_again():
     assert sum(cell.labels[1] == "y" for cell, _ in last) > 7
     assert np.mean([value or 0 for _, value in last]) > np.mean([value or 0 for _, value in first]) + 0.2
     assert len(suggested(axes, tried, 3, maximise=False)) == 3
+
+
+def test_cells_are_done_at_once_but_where_optuna_learns_from_them(several):
+    def cfg(search: str, trials: int) -> DictConfig:
+        return OmegaConf.create({"search": search, "trials": trials, "seeds": 3})
+
+    assert next_cells(several, cfg("grid", 0), [], [], 8) == grid(several.axes)
+    assert next_cells(several, cfg("random", 3), [], [], 8) == random(several.axes, 3)
+    assert next_cells(several, cfg("grid", 0), grid(several.axes), [], 8) == []
+    made, tried = results(several), []
+    counts = []
+    while chosen := next_cells(several, cfg("optuna", 5), tried, made, 8):  # room for two cells of three seeds
+        tried += chosen
+        counts.append(len(chosen))
+    assert counts == [2, 2, 1] and set(tried) <= set(grid(several.axes))
+    assert value(made, Cell(("boxes", "8")), "gIoU") == pytest.approx(0.54)
+    assert value(made, Cell(("masks", "4")), "gIoU") is None  # a seed failed
 
 
 def test_of_two_overrides_for_one_key_the_later_counts():

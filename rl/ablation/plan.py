@@ -137,12 +137,10 @@ def read_sweep(section: Mapping[str, Any], over: str) -> Sweep:
         raise ConfigError(f"over: {twice[0]} is varied twice.")
     labels = {axis.name: list(axis.choices) for axis in axes if axis.between is None}
     exceptions = []
-    for number, entry in enumerate(section["exceptions"] or ()):
+    entries: list[dict[str, Any]] = section["exceptions"] or []
+    for number, entry in enumerate(entries):
         where = f"sweep.exceptions[{number}]"
-        wanted: dict[str, Any] = entry["when"]
-        when = {
-            axis: [str(one) for one in (many if isinstance(many, list) else [many])] for axis, many in wanted.items()
-        }
+        when = {axis: [*map(str, one)] if isinstance(one, list) else [str(one)] for axis, one in entry["when"].items()}
         for axis, own in when.items():
             _check_labels(axis, own, labels, where)
         told = {key: value for key, value in entry.items() if key != "when"}
