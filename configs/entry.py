@@ -84,7 +84,7 @@ def _compose(
         try:
             hydra.main(version_base=None, config_path=str(CONFIGS), config_name=config_name)(collect)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: `group=3`
-            raise _explained(error) from error
+            raise explained(error) from error
     return composed
 
 
@@ -164,7 +164,7 @@ def _check_type(key: str, value: Any, example: Any) -> None:
     raise ConfigError(f"{key}: expected {expected.__name__}, got {value!r} ({type(value).__name__}).")
 
 
-def _explained(error: Exception) -> ConfigError:
+def explained(error: Exception) -> ConfigError:
     """Hydra's error, with the nearest valid name in place of its hint to add a key that does not exist."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")

@@ -60,9 +60,13 @@ def training_svg(log_history: Sequence[Mapping[str, Any]] | Path) -> str:
     Raises:
         ValueError: nothing that can be drawn was logged.
     """
-    figure = _figure(log_history)
+    return to_svg(_figure(log_history))
+
+
+def to_svg(figure: Figure) -> str:
+    """A figure in this module's colours as an `<svg>` in those of a page, as `training_svg` says."""
     written = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "refseg"}):  # the same history gives the same bytes
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "refseg"}):  # the same figure gives the same bytes
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
     svg = written.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
@@ -73,9 +77,9 @@ def training_svg(log_history: Sequence[Mapping[str, Any]] | Path) -> str:
 
 def _figure(log_history: Sequence[Mapping[str, Any]] | Path) -> Figure:
     if isinstance(log_history, Path):
-        curves = _curves(json.loads(log_history.read_text(encoding="utf-8"))["log_history"])
+        curves = read_curves(json.loads(log_history.read_text(encoding="utf-8"))["log_history"])
     else:
-        curves = _curves(log_history)
+        curves = read_curves(log_history)
     rewards = sorted(key for key in curves if key.startswith("rewards/") and key.endswith("/mean"))
     panels = [[key] for key in ("reward", "eval_gIoU", *rewards) if key in curves]
     panels += [[key for key in STATES if key in curves]]
@@ -97,7 +101,8 @@ def _figure(log_history: Sequence[Mapping[str, Any]] | Path) -> Figure:
     return figure
 
 
-def _curves(log_history: Sequence[Mapping[str, Any]]) -> Curves:
+def read_curves(log_history: Sequence[Mapping[str, Any]]) -> Curves:
+    """Every finite number that was logged, by key."""
     points: dict[str, list[tuple[float, float]]] = {}
     for entry in log_history:
         for key, value in entry.items():
@@ -120,7 +125,7 @@ def _panel(axes: Axes, keys: Sequence[str], curves: Curves) -> None:
         colour, label = STATES.get(key, TRAIN), key.removeprefix("states/") if key in STATES else "training"
         steps, values = curves[key]
         axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3)
-        axes.plot(steps, _running_mean(values), color=colour, linewidth=1.7, label=label)
+        axes.plot(steps, running_mean(values), color=colour, linewidth=1.7, label=label)
         if f"eval_{key}" in curves:
             _dots(axes, curves[f"eval_{key}"], *((colour, "") if key in STATES else (HELD_OUT, "held-out")))
     axes.set_title(_title(keys), loc="left", fontsize=9.5, color=INK)
@@ -151,7 +156,7 @@ def _dots(axes: Axes, curve: tuple[np.ndarray, np.ndarray], colour: str, label: 
     axes.plot(*curve, color=colour, linewidth=1, marker="o", markersize=3.5, linestyle=":", label=label)
 
 
-def _running_mean(values: np.ndarray) -> np.ndarray:
+def running_mean(values: np.ndarray) -> np.ndarray:
     """Mean over a centred window of a tenth of the run, shorter at both ends; same length."""
     half = len(values) // 20
     return np.array([values[max(i - half, 0) : i + half + 1].mean() for i in range(len(values))])

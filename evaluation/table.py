@@ -95,9 +95,9 @@ def to_markdown(blocks: Blocks) -> str:
         heads = ["method", "model", *_heads(block, " "), "source"]
         rows = [heads, ["---", "---", *["---:"] * (len(heads) - 3), "---"]]
         for line in lines:
-            names = [_markdown(line.method), _markdown(line.model)]
+            names = [markdown_text(line.method), markdown_text(line.model)]
             names[0] = f"**{names[0]}**" if line.measured else names[0]
-            rows.append([*names, *_cells(block, line), _markdown(line.source)])
+            rows.append([*names, *_cells(block, line), markdown_text(line.source)])
         parts.append(f"### {block.title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
     return "\n\n".join([*parts, NOTE]) + "\n"
 
@@ -118,9 +118,9 @@ def to_latex(blocks: Blocks) -> str:
         for number, line in enumerate(lines):
             if line.measured and number and not lines[number - 1].measured:
                 body.append("\\midrule")
-            names = [_latex(line.method), _latex(line.model)]
+            names = [latex_text(line.method), latex_text(line.model)]
             names[0] = f"\\textbf{{{names[0]}}}" if line.measured else names[0]
-            body.append(" & ".join([*names, *_cells(block, line), _latex(line.source)]) + " \\\\")
+            body.append(" & ".join([*names, *_cells(block, line), latex_text(line.source)]) + " \\\\")
         count = len(block.columns) + block.average
         start, end = f"\\begin{{tabular}}{{ll{'c' * count}l}}", "\\end{tabular}"
         title = f"% {block.title}. {NOTE}"
@@ -153,13 +153,14 @@ def _spanned(block: Block, level: int) -> str:
     """The cells of one level of the head: equal neighbours under one name are one cell."""
     cells = []
     for names, group in groupby(block.columns, key=lambda column: _names(column)[:level]):
-        width, name = len(list(group)), _latex(names[-1])
+        width, name = len(list(group)), latex_text(names[-1])
         cells.append(name if width == 1 else f"\\multicolumn{{{width}}}{{c}}{{{name}}}")
     last = "Avg." if level == (3 if _several_figures(block) else 2) else ""
     return " & ".join([*cells, *([last] if block.average else [])])
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Text as it may stand in a cell of a Markdown table."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
 
 
@@ -168,7 +169,8 @@ _LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasc
 _LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}"}
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
+    """Text as it may stand in LaTeX."""
     return re.sub(r"[&%$#_{}\\~^<>]", lambda match: _LATEX[match[0]], " ".join(text.split()))
 
 

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from evaluation.curves import training_curves
 from evaluation.intervals import iou_gain
 from evaluation.overlay import before_after
 from evaluation.score import fill
+from rl.steps import environment, executable, launched
 from segmentation.data.scenes import Scenes
 from segmentation.metrics import Evaluator
 
@@ -122,12 +121,9 @@ class Steps:
 
 def launch(script: str, *overrides: str) -> float:
     """Run an entry point under accelerate; returns the seconds it took. Its failure is this program's."""
-    accelerate = Path(sys.executable).with_name("accelerate")
-    command = [str(accelerate), "launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
-    command += ["--dynamo_backend", "no", script, *overrides]
     console.print(f"\n[bold]accelerate launch {script} {shlex.join(overrides)}[/bold]", highlight=False, soft_wrap=True)
     start = time.time()
-    done = subprocess.run(command, env={**os.environ, "PYTHONWARNINGS": "ignore", "TOKENIZERS_PARALLELISM": "false"})
+    done = subprocess.run(executable(launched(script, *overrides)), env=environment())
     if done.returncode:
         raise SystemExit(done.returncode)
     return round(time.time() - start, 1)

@@ -79,6 +79,7 @@ def main(cfg: DictConfig) -> None:
     )
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
+    trainer.save_state()  # trainer_state.json: every logged number
     finish(trainer, samples, Path(cfg.output_dir))
 
 

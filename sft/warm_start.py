@@ -54,6 +54,7 @@ def main(cfg: DictConfig) -> None:
     )
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
+    trainer.save_state()  # trainer_state.json: every logged number
     finish(trainer, processor, samples, cfg.output_dir)
 
 
