@@ -36,21 +36,38 @@ def inside(ids: Tensor, opening: int, closing: int) -> Tensor:
     return (opened > before) & (ids != opening)
 
 
-def pays_parts(paid: Sequence[str], masks: bool, scale: str) -> bool:
+def pays_parts(
+    paid: Sequence[str],
+    masks: bool,
+    scale: str,
+    aggregation: str = "sum_then_normalize",
+    level: str = "token",
+) -> bool:
     """Whether rewards pay parts of completions, and not all tokens alike.
 
     Args:
         paid: as in `split_advantages`.
         masks: whether the format's texts have masks.
         scale: `trainer.scale_rewards`.
+        aggregation: `trainer.multi_objective_aggregation`.
+        level: `trainer.importance_sampling_level`.
 
     Raises:
-        ValueError: they do, and the format has no masks or `scale` is not none: there is no one spread for all parts.
+        ValueError: they do, and the format has no masks, or a setting speaks of completions as a whole: `scale` and
+            `aggregation` divide by one spread, which parts do not have, and the gradient of a sequence's ratio is the
+            same for all of its tokens, whatever each is paid.
     """
     if set(paid) == {"all"}:
         return False
-    if not masks or scale != "none":
-        raise ValueError(f"rewards.*.tokens={[*paid]} need a format with masks and trainer.scale_rewards=none.")
+    met = {
+        "a format with masks": masks,
+        "trainer.scale_rewards=none": scale == "none",
+        "trainer.multi_objective_aggregation=sum_then_normalize": aggregation == "sum_then_normalize",
+        "trainer.importance_sampling_level=token": level == "token",
+    }
+    if not all(met.values()):
+        needs = ", ".join(need for need, is_met in met.items() if not is_met)
+        raise ValueError(f"rewards.*.tokens={[*paid]} need {needs}.")
     return True
 
 
@@ -107,17 +124,60 @@ def group_advantages(
         ValueError: see `pays_parts`.
     """
     of_masks = inside(ids, *tags) if tags else torch.zeros_like(ids, dtype=torch.bool)
-    if pays_parts(paid, tags is not None, scale):
+    if pays_parts(paid, tags is not None, scale, aggregation):
         to_masks, to_rest = split_advantages(rewards, weights, paid, len(rewards), broken)
         return torch.where(of_masks, to_masks[:, None], to_rest[:, None]), of_masks
+    whole = whole_advantages(rewards, weights, len(rewards), scale, aggregation)
+    return whole[:, None].expand(ids.shape), of_masks
+
+
+def whole_advantages(rewards: Tensor, weights: Tensor, group: int, scale: str, aggregation: str) -> Tensor:
+    """Advantages `(B,)` of completions as a whole, as TRL 1.16 makes them in the middle of its rollout.
+
+    Args:
+        rewards: `(B, F)`, NaN where a reward does not apply. Groups are `group` rows that follow each other.
+        weights: `(F,)`.
+        group: completions of a prompt.
+        scale: `trainer.scale_rewards`: none, group or batch.
+        aggregation: `trainer.multi_objective_aggregation`; normalize_then_sum is GDPO (arXiv 2601.05242).
+    """
     nothing = rewards.isnan().all(1)  # unscorable: outside the mean, and nothing to learn from
-    each = rewards if aggregation == "sum_then_normalize" else _normal(rewards)
-    total = (each * weights).nansum(1).masked_fill(nothing, torch.nan)
-    scaled = scale != "none" or aggregation != "sum_then_normalize"
-    above = _normal(total) if scaled else total - total.nanmean()
-    return above.nan_to_num(0.0)[:, None].expand(ids.shape), of_masks
+    if aggregation != "sum_then_normalize":
+        each = _normal(rewards.view(-1, group, rewards.shape[1]), 1).view_as(rewards)
+        total = (each * weights).nansum(1).masked_fill(nothing, torch.nan)
+        return _normal(total, 0).nan_to_num(0.0)
+    total = (rewards * weights).nansum(1).masked_fill(nothing, torch.nan).view(-1, group)
+    above = total - total.nanmean(1, keepdim=True)
+    if scale == "group":
+        above = _normal(total, 1)
+    elif scale == "batch":
+        above = above / (nanstd(total.flatten(), dim=0) + 1e-4)
+    return above.nan_to_num(0.0).flatten()
 
 
-def _normal(values: Tensor) -> Tensor:
-    """Less their mean over the group, the first axis, in units of their spread; 1e-4 as in TRL."""
-    return (values - values.nanmean(0)) / (nanstd(values, dim=0) + 1e-4)
+def teaches(
+    rewards: Tensor, weights: Tensor, paid: Sequence[str], group: int, broken: Tensor, aggregation: str
+) -> Tensor:
+    """Which groups have advantages other than 0: `(B / group,)` bool.
+
+    Those whose weighted sum differs within the group; where parts are paid, that of either part; where rewards are
+    normalised one by one, any of them. What differs by less than 1e-6 does so by rounding.
+
+    Args:
+        rewards, weights, paid, group, broken: as in `split_advantages`.
+        aggregation: `trainer.multi_objective_aggregation`.
+    """
+    if set(paid) != {"all"}:
+        judged = torch.stack(split_advantages(rewards, weights, paid, group, broken), 1)
+    elif aggregation == "sum_then_normalize":
+        judged = (rewards * weights).nansum(1).masked_fill(rewards.isnan().all(1), torch.nan)[:, None]
+    else:
+        judged = rewards * weights
+    grouped = judged.view(-1, group, judged.shape[1])
+    spread = grouped.nan_to_num(-torch.inf).amax(1) - grouped.nan_to_num(torch.inf).amin(1)  # -inf if none applies
+    return (spread > 1e-6).any(1)
+
+
+def _normal(values: Tensor, dim: int) -> Tensor:
+    """Less their mean over a dimension, in units of their spread; 1e-4 as in TRL."""
+    return (values - values.nanmean(dim, keepdim=True)) / (nanstd(values, dim=dim, keepdim=True) + 1e-4)

@@ -2,6 +2,7 @@
 
 accelerate launch rl/grpo.py model.path=outputs/warm_start/policy format=box data=scenes output_dir=outputs/grpo
 accelerate launch rl/grpo.py ... rollouts=transformers        # without vLLM
+accelerate launch rl/grpo.py ... algorithm=dapo               # or another of configs/algorithm
 accelerate launch rl/grpo.py ... resume=true                  # continue from the last whole checkpoint
 accelerate launch rl/grpo.py ... benchmark=scenes_val         # validate during training, and keep the best checkpoint
 
@@ -16,6 +17,8 @@ from trl import GRPOConfig
 
 import configs
 from rl.boundaries import AtGenerationEnd
+from rl.credit import pays_parts
+from rl.dynamic_sampling import check_rounds
 from rl.finite import NotFinite
 from rl.trainer import SegGRPOTrainer
 from rl.validation import make_validation, save_best
@@ -33,7 +36,7 @@ from rollouts.policy import (
     restore,
 )
 from rollouts.rows import prompt_rows
-from rollouts.sections import make_decoder, make_format, make_lora, make_rewards, make_training_samples
+from rollouts.sections import make_decoder, make_format, make_lora, make_order, make_rewards, make_training_samples
 from sft.checkpoints import MarkWhole, resume_from, save_now
 from sft.interrupts import SaveOnSignal
 from sft.merge import finish
@@ -54,7 +57,7 @@ def main(cfg: DictConfig) -> None:
     format = make_format(cfg.format, model_type, processor)
     check_tokens(processor, format.new_tokens, cfg.model.path)
     decoder = make_decoder(cfg.decoder)
-    samples = make_training_samples(cfg.data)
+    samples = make_training_samples(cfg.data, ordered=True)
     validation = make_validation(cfg, format, processor)
     # A sampled image token would break the forward pass of training; only vLLM must be told (R1-V#91).
     banned = {"logit_bias": dict.fromkeys(image_token_ids(cfg.model.path), -100.0)}
@@ -72,6 +75,18 @@ def main(cfg: DictConfig) -> None:
         **training_arguments(),
         **(validation.arguments(first=resume is None) if validation else {}),
     )
+    configs.build(
+        pays_parts,
+        {},
+        where="rewards",
+        paid=paid,
+        masks=format.mask_tags is not None,
+        scale=arguments.scale_rewards,
+        aggregation=arguments.multi_objective_aggregation,
+        level=arguments.importance_sampling_level,
+    )
+    rounds = configs.build(check_rounds, cfg.dynamic_sampling, where="dynamic_sampling", args=arguments)
+    order = make_order(cfg.data, samples, cfg.seed, bool(arguments.shuffle_dataset))
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
 
     interrupts = SaveOnSignal()
@@ -89,6 +104,8 @@ def main(cfg: DictConfig) -> None:
         rewards=rewards,
         paid=paid,
         decoder=decoder,
+        order=order,
+        resample=rounds,
     )
     trainer.add_callback(AtGenerationEnd(trainer))
     show_progress(trainer)

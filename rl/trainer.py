@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import wraps
 from typing import Any
 
 import torch
 import trl.trainer.grpo_trainer as trl_grpo
 from accelerate.utils import gather
+from datasets import Dataset
+from trl import GRPOConfig
 from trl.extras.profiling import profiling_context
 
-from rl.credit import inside, pays_parts, split_advantages
+from rl import dynamic_sampling
+from rl.credit import inside, pays_parts, split_advantages, teaches, whole_advantages
+from rl.dynamic_sampling import Scored
+from rl.prompts import TICKET, Prompts, tickets
 from rl.step_log import STATES
 from rl.watched import WatchedTrainer
 from rollouts.painter import Painter, Seen
 from rollouts.reading import read, read_parts
 from rollouts.vllm_engine import TrainingEngine
 from segmentation.backbones import unwrap
+from segmentation.data.order import Kind, Order
 from segmentation.decoders import Decoder, MaskDecoder
 from segmentation.formats import Format
 from segmentation.sample import Prediction, prediction_mask, state
@@ -39,8 +47,9 @@ class SegGRPOTrainer(WatchedTrainer):
       all rewards see the result. Can go when TRL lets rewards share a computation.
     - `_get_per_token_logps_and_entropies`: a trained decoder reads what the scoring passes before the rewards compute:
       the policy's, or, with LoRA and `beta`, the one after it with adapters off, which is what it was trained on.
-    - `_generate_and_score_completions`: rewards may pay parts of a completion (`rl.credit`). TRL's loss takes
-      advantages `(B, T)`, and TRL makes `(B,)`.
+    - `_generate_and_score_completions`: TRL's sampler hands out tickets, and prompts are dealt here (`rl.prompts`);
+      those that teach nothing may be replaced (`rl.dynamic_sampling`). Rewards may pay parts of a completion
+      (`rl.credit`): TRL's loss takes advantages `(B, T)`, and TRL makes `(B,)`.
     - the engine class, which TRL names in its constructor (`rollouts.vllm_engine.TrainingEngine`).
 
     Args:
@@ -48,16 +57,26 @@ class SegGRPOTrainer(WatchedTrainer):
         rewards: pure functions by name, which is also their metric's name.
         paid: for each reward, the tokens it pays (`rl.credit`); all, unless given.
         decoder: fills the masks of formats that have none in their text; a trained one stays as it is.
+        order: of the training set; TRL's own, unless given.
+        resample: rounds of dynamic sampling, at most; 0 for none.
         Everything else is GRPOTrainer's, or WatchedTrainer's.
+
+    Raises:
+        ValueError: rewards pay parts and a setting speaks of whole completions (`rl.credit.pays_parts`), or groups that
+            lie on two processes are to be resampled.
     """
 
     def __init__(
         self,
-        *args: Any,
+        *,
+        args: GRPOConfig,
+        train_dataset: Dataset,
         format: Format,
         rewards: Mapping[str, Reward],
         paid: Sequence[str] | None = None,
         decoder: Decoder | MaskDecoder | None = None,
+        order: Order | None = None,
+        resample: int = 0,
         **kwargs: Any,
     ) -> None:
         self.format = format
@@ -65,7 +84,12 @@ class SegGRPOTrainer(WatchedTrainer):
         self.painter: Painter | None = None
         self._seen: Seen | None = None
         self.paid = paid or ["all"] * len(rewards)
-        self._parts = pays_parts(self.paid, format.mask_tags is not None, kwargs["args"].scale_rewards)
+        how = args.scale_rewards, args.multi_objective_aggregation, args.importance_sampling_level
+        self._parts = pays_parts(self.paid, format.mask_tags is not None, *how)
+        self.resample = dynamic_sampling.check_rounds(resample, args)
+        assert args.generation_batch_size and args.steps_per_generation and args.num_generations  # it works them out
+        self._prompts_at_once = args.generation_batch_size // args.num_generations
+        updates = args.steps_per_generation * args.num_iterations  # that a batch serves, counted as TRL does
         self.num_generations: Any
         self.num_generations_eval: Any
         self.processing_class: Any
@@ -77,9 +101,20 @@ class SegGRPOTrainer(WatchedTrainer):
         original = trl_grpo.VLLMGeneration
         trl_grpo.VLLMGeneration = TrainingEngine
         try:
-            super().__init__(*args, reward_funcs=[_adapted(name, f) for name, f in rewards.items()], **kwargs)
+            functions: Any = [_adapted(name, f) for name, f in rewards.items()]
+            due = tickets(len(train_dataset), self._prompts_at_once)
+            super().__init__(args=args, reward_funcs=functions, train_dataset=due, **kwargs)
         finally:
             trl_grpo.VLLMGeneration = original
+        self.prompts = Prompts(
+            train_dataset,
+            order or Order(range(len(train_dataset)), args.seed, shuffle=bool(args.shuffle_dataset)),
+            self.num_generations,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+            used_up=lambda: self._step % updates == 0,
+        )
+        self.add_callback(self.prompts)
         if isinstance(decoder, MaskDecoder):
             self.painter = Painter(decoder.requires_grad_(False), self.model, self.processing_class, format)
 
@@ -129,17 +164,67 @@ class SegGRPOTrainer(WatchedTrainer):
         return scored
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if TICKET not in inputs[0]:  # evaluation
+            return self._with_parts(self._score(inputs))
+        kinds = self.prompts.begin(self._prompts_at_once)
+        scored, counts = dynamic_sampling.fill(
+            kinds,
+            self.resample,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+            self.num_generations,
+            self._answer,
+            self._teaches,
+            self._tokenizer.pad_token_id,
+        )
+        if self.resample:
+            for name, value in asdict(counts).items():
+                self._metrics["train"][f"dynamic_sampling/{name}"].append(value)
+        if counts.filled > counts.kept:  # it is not the batch that TRL has seen
+            tokens: Any = gather(scored.output["completion_mask"].sum())
+            scored.output["num_items_in_batch"] = tokens.sum()
+            how = self.num_generations, self.scale_rewards, self.multi_objective_aggregation
+            weights = self.reward_weights.to(scored.rewards)
+            scored.output["advantages"] = self._own(whole_advantages(scored.rewards, weights, *how))
+        return self._with_parts(scored)
+
+    def _score(self, rows: list[dict[str, Any]]) -> Scored:
+        output: dict[str, Any] = super()._generate_and_score_completions(rows)
+        return Scored(output, self._scores, self._broken)
+
+    def _answer(self, kinds: Sequence[Kind], again: bool) -> Scored:
+        """Completions to fresh prompts. Metrics are of a batch's first ones alone: of as many prompts at each step."""
+        rows = self.prompts.deal(kinds)
+        if not again:
+            return self._score(rows)
+        logged, self._metrics["train"] = self._metrics["train"], defaultdict(list)
+        try:
+            return self._score(rows)
+        finally:
+            logged["num_tokens"] = self._metrics["train"]["num_tokens"]
+            self._metrics["train"] = logged
+
+    def _teaches(self, scored: Scored) -> torch.Tensor:
+        weights = self.reward_weights.to(scored.rewards)
+        how = self.paid, self.num_generations, scored.broken, self.multi_objective_aggregation
+        return teaches(scored.rewards, weights, *how)
+
+    def _with_parts(self, scored: Scored) -> dict[str, Any]:
+        """The output for TRL's loss, with advantages by token where rewards pay parts."""
+        output = scored.output
         if self._parts:
             group = self.num_generations if self.model.training else self.num_generations_eval
-            first = self.accelerator.process_index * len(inputs)
             opening, closing = self._tokenizer.convert_tokens_to_ids(list(self.format.mask_tags or ()))
             masks = inside(output["completion_ids"], opening, closing)
-            # all groups, then this process's rows: a group may lie on two processes
-            weights = self.reward_weights.to(self._scores)
-            whole = split_advantages(self._scores, weights, self.paid, group, self._broken)
-            output["advantages"] = torch.where(masks, *(part[first : first + len(inputs), None] for part in whole))
+            weights = self.reward_weights.to(scored.rewards)
+            whole = split_advantages(scored.rewards, weights, self.paid, group, scored.broken)
+            output["advantages"] = torch.where(masks, *(self._own(part)[:, None] for part in whole))
         return output
+
+    def _own(self, values: torch.Tensor) -> torch.Tensor:
+        """This process's of the `(B, ...)` values of all: a group may lie on two processes, so all are made first."""
+        share = len(values) // self.accelerator.num_processes
+        return values[self.accelerator.process_index * share :][:share]
 
     def read(
         self, inputs: list[dict[str, Any]], prompts: list, completion_ids: Sequence[Sequence[int]]

@@ -16,6 +16,7 @@ from rollouts.policy import LANGUAGE_LINEARS, Processor
 from segmentation import masks
 from segmentation.data.check import Opened, check
 from segmentation.data.mixture import dataset_section
+from segmentation.data.order import Order
 from segmentation.formats import Format, Reasoning
 from segmentation.formats.reasoning import Parts
 from segmentation.processor import own_frame
@@ -39,12 +40,21 @@ def make_samples(section: Mapping[str, Any], where: str = "data") -> Sequence[Sa
     return configs.instantiate(dataset_section(configs.plain(section)), where=where)
 
 
-def make_training_samples(section: Mapping[str, Any], in_words: bool = False) -> Opened:
+def make_training_samples(section: Mapping[str, Any], in_words: bool = False, ordered: bool = False) -> Opened:
     """The dataset, looked over before any model is loaded.
+
+    Args:
+        in_words: whether the caller takes questions to be answered in words.
+        ordered: whether the caller goes through it in `make_order`'s order.
 
     Raises:
         ConfigError: it has questions to be answered in words, and `in_words` does not allow them: they have no targets.
+            Or a ratio is asked for that nobody would keep: by a caller that draws at random, or in a part.
+        BrokenData: see `segmentation.data.check`.
     """
+    for name, part in {"data": section, **_parts(section, "data")}.items():
+        if part.get("no_target_ratio") is not None and not (ordered and name == "data"):
+            raise configs.ConfigError(f"{name}.no_target_ratio: it is data.no_target_ratio of rl/grpo.py alone.")
     samples = make_samples(section)
     if not in_words and any(part.in_words for part in getattr(samples, "parts", ())):
         raise configs.ConfigError(
@@ -53,6 +63,22 @@ def make_training_samples(section: Mapping[str, Any], in_words: bool = False) ->
         )
     check(samples, on_error=section["on_error"])
     return Opened(samples, section["on_error"])
+
+
+def _parts(section: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Every section of a dataset inside of a mixture's, by its key."""
+    found: dict[str, Any] = {}
+    for kind in ("parts", "held_out"):
+        for name, part in (section.get(kind) or {}).items():
+            key = f"{where}.{kind}.{name}"
+            found |= {key: part, **_parts(part, key)}
+    return found
+
+
+def make_order(section: Mapping[str, Any], samples: Opened, seed: int, shuffle: bool) -> Order:
+    """The order to go through a training set in, with the share of no-target samples that the section asks for."""
+    ratio = {"no_target_ratio": section.get("no_target_ratio")}
+    return configs.build(Order, ratio, where="data", samples=samples.samples, seed=seed, shuffle=shuffle)
 
 
 def make_decoder(section: Mapping[str, Any] | None) -> Any:

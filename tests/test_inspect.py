@@ -108,8 +108,8 @@ def test_parts_are_paid_as_training_pays_them():
     assert torch.equal(of_masks, inside(ids, opening, closing))
     assert torch.equal(advantages, torch.where(of_masks, to_masks[:, None], to_rest[:, None]))
     assert advantages[0, 2] < 0 < advantages[0, 0]  # its box was better than its mask
-    for tags, scale in ((None, "none"), ((1, 2), "group")):
-        with pytest.raises(ValueError, match="scale_rewards=none"):
+    for tags, scale, said in ((None, "none", "a format with masks"), ((1, 2), "group", "scale_rewards=none")):
+        with pytest.raises(ValueError, match=said):
             group_advantages(rewards, weights, paid, broken, ids, tags, scale)
 
 

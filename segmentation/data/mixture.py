@@ -140,12 +140,13 @@ def _drawn(indices: np.ndarray, count: int, seed: Sequence[int]) -> np.ndarray:
 
 
 def dataset_section(values: dict[str, Any]) -> dict[str, Any]:
-    """A dataset's config section without what only its readers use: `on_error`, and a mixture's `root`.
+    """A dataset's config section without what only its readers use: `on_error`, `no_target_ratio`, a mixture's `root`.
 
-    `on_error` is the business of who opens the images; `root` is there for the sections of the parts to refer to.
+    `on_error` is the business of who opens the images, `no_target_ratio` of who trains; `root` is there for the
+    sections of the parts to refer to.
     """
     mixed = {"parts", "held_out"} & set(values)
-    kept_out = {"on_error", "root"} if mixed else {"on_error"}
+    kept_out = {"on_error", "no_target_ratio"} | ({"root"} if mixed else set())
     section = {key: value for key, value in values.items() if key not in kept_out}
     for key in mixed:
         section[key] = {name: dataset_section(part) for name, part in (section[key] or {}).items()}
