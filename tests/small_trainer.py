@@ -72,6 +72,6 @@ def small_trainer(
     )
 
 
-def small_validation(every: int = 2, length: int = 5, metric: str = "gIoU", overlays: int = 2) -> Validation:
+def small_validation(every: int = 2, length: int = 5, metric: str = "gIoU", overlays: int = 1) -> Validation:
     """A validation on scenes of val."""
     return Validation(every, length, metric, overlays, samples=Scenes("val", 60), protocol=named("lisa"))

@@ -77,7 +77,7 @@ def test_groups_are_drawn_to_disk_and_to_the_tracker(validated):
     drawn = sorted(path.name for path in (folder / "overlays").iterdir())
     assert drawn == ["step_00000.png", "step_00002.png", "step_00004.png"]
     with Image.open(folder / "overlays" / drawn[0]) as picture:
-        assert picture.width > picture.height > 300  # two lines of four
+        assert picture.width > picture.height > 300  # a line of four
     events = EventAccumulator(str(next((folder / "runs").iterdir()))).Reload()
     assert [event.step for event in events.Images("eval/overlays")] == [0, 2, 4]
     assert {"eval/gIoU", "train/time/generate", "train/groups/equal"} <= set(events.Tags()["scalars"])
@@ -109,7 +109,9 @@ def test_validation_of_an_adapter_whose_masks_a_trained_decoder_makes(taught, tm
     sizes |= {"frequencies": 8, "positions": 4}
     decoder = BoxGuidedDecoder(spec.llm_dim, spec.vision_dims, **sizes, use_token=False, spec=spec)
     given: dict[str, Any] = {"lora": lora, "decoder": decoder, "max_steps": 1, "max_completion_length": 32}
-    trainer = small_trainer(tmp_path, policy=taught, validation=small_validation(every=1, length=3), **given)
+    trainer = small_trainer(
+        tmp_path, policy=taught, validation=small_validation(every=1, length=3, overlays=0), **given
+    )
     trainer.train()
     assert len(logged(trainer, "eval_gIoU")) == 2
     save_best(trainer, load_processor(taught), tmp_path)
