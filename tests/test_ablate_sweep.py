@@ -11,12 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.browser import Browser, chromium
 from tests.runs import ROOT, environment
 
-# Twelve cells, of which a third fail: three answers to each prompt do not divide a batch of 8.
-TWELVE = ["sweep=tiny", "seeds=1", "over=trainer.num_generations=2,3,4 trainer.temperature=0.8,1.0"]
 TABLES = ("table.csv", "table.md", "table.tex")
 
 
@@ -66,21 +65,38 @@ def test_a_dry_run_shows_the_cells_and_starts_nothing(tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
+def twelve(folder: Path) -> list[object]:
+    """A sweep of twelve cells. A third fail: three answers to each prompt do not divide a batch of 8.
+
+    No real reward tells the answers of so short a warm start apart; a lottery does, so that policies differ by cell.
+    """
+    sweep = OmegaConf.load(ROOT / "configs" / "sweep" / "tiny.yaml")
+    told = ["trainer.learning_rate=1e-3", "trainer.warmup_steps=0"]
+    for weight in (1, 2):
+        lottery = f"+rewards.lottery={{_target_: tests.runs.lottery, weight: {weight}.0}}"
+        OmegaConf.update(sweep, "axes.reward." + ("boxes", "masks")[weight - 1], {"grpo": [*told, lottery]})
+    (folder / "sweep").mkdir()
+    OmegaConf.save(sweep, folder / "sweep" / "lottery.yaml")
+    over = "over=trainer.num_generations=2,3,4 trainer.temperature=0.8,1.0"
+    return ["--config-dir", folder, "sweep=lottery", "seeds=1", over]
+
+
 @pytest.mark.slow
 def test_twelve_cells_killed_twice_end_with_the_table_of_a_sweep_that_was_not(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     jobs = f"jobs={min(len(os.sched_getaffinity(0)), 2)}" if shutil.which("nvidia-smi") is None else "jobs=null"
-    sweep = start(*TWELVE, f"output_dir={whole}", jobs)
+    cells = twelve(tmp_path)
+    sweep = start(*cells, f"output_dir={whole}", jobs)
     printed, _ = sweep.communicate()
     assert sweep.returncode == 1, printed  # some runs failed
     assert "4 of 12 runs failed" in printed and printed.count("FAILED") == 4
     assert "divisible by" in printed and "exit status 2" in printed  # grpo.py's own words
 
-    kill_when(start(*TWELVE, f"output_dir={killed}", jobs), lambda: half_trained(killed))
-    begun = start(*TWELVE, f"output_dir={killed}", jobs)
+    kill_when(start(*cells, f"output_dir={killed}", jobs), lambda: half_trained(killed))
+    begun = start(*cells, f"output_dir={killed}", jobs)
     kill_when(begun, lambda: done(killed, "evaluate") >= 3)
     left = {name: 8 - done(killed, name) for name in ("grpo", "evaluate")}
-    sweep = start(*TWELVE, f"output_dir={killed}", jobs)
+    sweep = start(*cells, f"output_dir={killed}", jobs)
     printed, _ = sweep.communicate()
     assert sweep.returncode == 1, printed
     assert left["evaluate"] < 6 and "start warm_start" not in printed
@@ -91,7 +107,7 @@ def test_twelve_cells_killed_twice_end_with_the_table_of_a_sweep_that_was_not(tm
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
     assert (whole / "table.csv").read_text().count("\n") == 13 and "One seed" in (whole / "table.md").read_text()
 
-    printed, _ = start(*TWELVE, f"output_dir={whole}", jobs, "dry_run=true").communicate()
+    printed, _ = start(*cells, f"output_dir={whole}", jobs, "dry_run=true").communicate()
     assert printed.count("1 done") == 8 and printed.count("1 failed") == 4
     assert "8 steps to do" in printed and "not timed" not in printed
 
