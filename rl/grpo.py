@@ -11,10 +11,14 @@ after the step and exit with 130 and 143; a number that is not finite saves the 
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("grpo", script=__name__)
+
 from omegaconf import DictConfig
 from trl import GRPOConfig
 
-import configs
 from rl.boundaries import AtGenerationEnd
 from rl.finite import NotFinite
 from rl.trainer import SegGRPOTrainer
@@ -40,7 +44,7 @@ from sft.merge import finish
 from sft.progress import show_progress
 
 
-@configs.main("grpo")
+@command
 def main(cfg: DictConfig) -> None:
     """Check everything that can be wrong, load the policy, train, merge, save."""
     use_all_cores()
