@@ -2,7 +2,7 @@
 
 Hydra composes the config; the command then runs as plain Python, outside of hydra, with ordinary tracebacks. What is
 wrong with the config itself ends the run before it starts: one line that names the key and the nearest valid one, exit
-status 2. `HYDRA_FULL_ERROR=1` shows the traceback of that, too.
+status 2. `HYDRA_FULL_ERROR=1` shows the traceback of that, too. Ctrl-C ends it with one line, as SIGINT does (130).
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from configs.help import help_text
 from configs.several import CONFIGS, expanded
 from configs.strict import ConfigError, plain, unknown
+from configs.terminal import first_rank, loading, tidy
 
 Task = Callable[[DictConfig], None]
 
 
 def main(
-    config_name: str, texts: Sequence[str] = (), several: Sequence[str] = ()
+    config_name: str, texts: Sequence[str] = (), several: Sequence[str] = (), script: str = ""
 ) -> Callable[[Task], Callable[[], None]]:
     """Run the decorated function with `configs/{config_name}.yaml`, changed by the command line.
 
@@ -44,38 +46,68 @@ def main(
         texts: keys whose value on the command line is text as it stands: to hydra `the man's hat, left` is a broken
             quote and two values, `[a, b]` a list, and 3 a number.
         several: groups of which a run may take several choices (`configs.several`).
+        script: `__name__` of the command's file. If that is the program, its command line is checked, and `--help` and
+            `--cfg` are answered, right here: above imports that take seconds.
     """
+
+    def checked(module: str) -> list[DictConfig]:
+        return _checked(sys.modules[module].__doc__, config_name, texts, several)
+
+    early: list[DictConfig] = []
+    if script == "__main__":
+        tidy()
+        with _reported():
+            early = checked(script)
+        if not early:  # --help, --cfg
+            sys.exit()
+        loading()
 
     def decorate(task: Task) -> Callable[[], None]:
         @functools.wraps(task)
         def run() -> None:
-            show_traceback = os.environ.get(_FULL_ERROR) == "1"
-            try:
-                for cfg, files in _compose(task, config_name, texts, several):
-                    check_config(cfg, files)
+            with _reported():
+                for cfg in early or checked(task.__module__):
                     task(cfg)
-            except ConfigError as error:
-                if show_traceback:
-                    raise
-                if os.environ.get("RANK", "0") == "0":
-                    print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-                sys.exit(2)
 
         return run
 
     return decorate
 
 
+@contextmanager
+def _reported() -> Iterator[None]:
+    """A ConfigError is said in one line, and is exit status 2."""
+    try:
+        yield
+    except ConfigError as error:
+        if os.environ.get(_FULL_ERROR) == "1":
+            raise
+        if first_rank():
+            print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def _compose(
-    task: Task, config_name: str, texts: Sequence[str], several: Sequence[str]
-) -> list[tuple[DictConfig, DictConfig]]:
-    """The configs that the command line asks for, each with what its files alone say; none after --help or --cfg."""
+def _checked(
+    documentation: str | None, config_name: str, texts: Sequence[str], several: Sequence[str]
+) -> list[DictConfig]:
+    """The configs that the command line asks for, held to the rules of `main`; none after --help or --cfg."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        if first_rank():
+            print(help_text(config_name, documentation, CONFIGS))
+        return []
+    composed = _compose(config_name, texts, several)
+    for cfg, files in composed:
+        check_config(cfg, files)
+    return [cfg for cfg, _ in composed]
+
+
+def _compose(config_name: str, texts: Sequence[str], several: Sequence[str]) -> list[tuple[DictConfig, DictConfig]]:
+    """The configs that the command line asks for, each with what its files alone say; none after --cfg."""
     composed = []
 
-    @functools.wraps(task)  # hydra names the job after the function's file
     def collect(cfg: DictConfig) -> None:
         composed.append((cfg, _from_files()))
 

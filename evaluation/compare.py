@@ -8,6 +8,11 @@ Writes comparison.json beside the predictions of `after`, without model or image
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("compare", script=__name__)
+
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +22,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-import configs
 from evaluation.intervals import figure_gains
 from evaluation.score import make_protocol, score_file, write_metrics
 from segmentation.figures import Row
@@ -117,7 +121,7 @@ def report(comparison: dict[str, Any], shown: int) -> None:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-@configs.main("compare")
+@command
 def main(cfg: DictConfig) -> None:
     """Read, compare, write."""
     samples = configs.instantiate(cfg.benchmark, where="benchmark")

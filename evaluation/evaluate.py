@@ -13,6 +13,11 @@ stopped, whatever the number of processes. They share the samples out; none is a
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("evaluate", several=["benchmark"], script=__name__)
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +27,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-import configs
 from evaluation.benchmarks import Benchmark, make_benchmarks
 from evaluation.blocks import filled, read_measured
 from evaluation.folder import read_folder
@@ -45,7 +49,7 @@ ANSWERS = ("generated", "annotated")
 console = Console()
 
 
-@configs.main("evaluate", several=["benchmark"])
+@command
 def main(cfg: DictConfig) -> None:
     """Look everything over, then answer and score one benchmark after the other."""
     use_all_cores()

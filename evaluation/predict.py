@@ -11,6 +11,11 @@ is named, the others are done, and the exit status is 1.
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("predict", texts=("image", "expression", "batch", "output_dir"), script=__name__)
+
 import json
 import sys
 from collections.abc import Sequence
@@ -22,7 +27,6 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-import configs
 from evaluation.jobs import RESULTS, Job, due, make_jobs
 from evaluation.predictions import Record, to_row
 from rollouts.answers import STATE_STYLES, Answers
@@ -36,7 +40,7 @@ SHOWN = 4  # boxes in a line of the terminal
 console = Console(highlight=False, soft_wrap=True)
 
 
-@configs.main("predict", texts=("image", "expression", "batch", "output_dir"))
+@command
 def main(cfg: DictConfig) -> None:
     """Find out what to do, check, load, answer batch by batch."""
     use_all_cores()

@@ -9,18 +9,22 @@ The file holds everything it shows and opens offline. Evaluations of one benchma
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("report", script=__name__)
+
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-import configs
 from evaluation.curves import training_svg
 from evaluation.folder import read_folder
 from evaluation.page import page
 
 
-@configs.main("report")
+@command
 def main(cfg: DictConfig) -> None:
     """Read, choose, draw, write."""
     for key, least in (("shown", 1), ("side", 16)):

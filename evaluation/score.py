@@ -6,6 +6,11 @@ python evaluation/score.py predictions=... benchmark=... protocol=rela protocol.
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("score", script=__name__)
+
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +18,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-import configs
 from evaluation.intervals import figure_intervals
 from evaluation.predictions import BadPredictions, Record, read_predictions, read_run
 from segmentation.metrics import Evaluator
@@ -94,7 +98,7 @@ def write_metrics(metrics: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
-@configs.main("score")
+@command
 def main(cfg: DictConfig) -> None:
     """Read, score, write."""
     predictions = Path(cfg.predictions)

@@ -8,6 +8,11 @@ Prints it, and writes table.csv, table.md and table.tex. Values are percent; wha
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("table", script=__name__)
+
 import csv
 import io
 import re
@@ -20,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-import configs
 from evaluation.blocks import Block, Column, Line, filled, read_measured
 
 NAMES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
@@ -29,7 +33,7 @@ NOTE = "Percent. Lines marked 'reported' are their authors' figures, copied from
 Blocks = Sequence[tuple[Block, Sequence[Line]]]
 
 
-@configs.main("table")
+@command
 def main(cfg: DictConfig) -> None:
     """Read, print, write."""
     if not cfg.folders:

@@ -9,6 +9,11 @@ it scores them again without a model. Several processes share the questions out.
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("vqa", script=__name__)
+
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +23,6 @@ from accelerate.utils import gather_object
 from omegaconf import DictConfig
 from rich.progress import track
 
-import configs
 from evaluation.predictions import BadPredictions, claim, drop_half_line
 from evaluation.score import write_metrics
 from evaluation.vqa_scores import SCORES
@@ -30,7 +34,7 @@ from segmentation.data.check import check
 from segmentation.data.vqa import Vqa
 
 
-@configs.main("vqa")
+@command
 def main(cfg: DictConfig) -> None:
     """Answer, batch by batch, what has no answer yet; score."""
     use_all_cores()

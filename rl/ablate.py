@@ -12,6 +12,11 @@ commands.sh into output_dir.
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("ablate", texts=("over",), script=__name__)
+
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +25,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-import configs
 from rl.ablation.cells import SEARCHES, Cell, grid, random, suggested
 from rl.ablation.devices import Device, devices
 from rl.ablation.estimate import MEASURED, Clock, duration, show_plan
@@ -31,7 +35,7 @@ from rl.ablation.work import Outcome, Workshop, ended_by_sigterm
 console = Console(highlight=False, soft_wrap=True)
 
 
-@configs.main("ablate", texts=("over",))
+@command
 def main(cfg: DictConfig) -> None:
     """Choose cells, do their steps, put together what came out; as often as the search has cells to try."""
     root = Path(cfg.output_dir)

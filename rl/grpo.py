@@ -12,10 +12,14 @@ after the step and exit with 130 and 143; a number that is not finite saves the 
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("grpo", script=__name__)
+
 from omegaconf import DictConfig
 from trl import GRPOConfig
 
-import configs
 from rl.boundaries import AtGenerationEnd
 from rl.credit import pays_parts
 from rl.dynamic_sampling import check_rounds
@@ -43,7 +47,7 @@ from sft.merge import finish
 from sft.progress import show_progress
 
 
-@configs.main("grpo")
+@command
 def main(cfg: DictConfig) -> None:
     """Check everything that can be wrong, load the policy, train, merge, save."""
     use_all_cores()

@@ -1,9 +1,9 @@
-"""The whole path on one machine: warm start, GRPO, evaluation of both on held-out scenes; what `make quickstart` runs.
+"""The whole path on one machine, what `make quickstart` runs: warm start, GRPO, evaluation of both.
 
     python rl/quickstart.py --format box --seed 0 --output outputs/quickstart
-    python rl/quickstart.py --format bricks --control      # beside GRPO, the warm start goes on for as long as it took
-    python rl/quickstart.py --decoder box_guided_small     # masks by a decoder, trained after the warm start
-    python rl/quickstart.py --long --output outputs/long      # 400 updates of GRPO; killed: the same, with --resume
+    python rl/quickstart.py --format bricks --control     # the warm start goes on for GRPO's time
+    python rl/quickstart.py --decoder box_guided_small    # masks by a decoder, trained in between
+    python rl/quickstart.py --long --output outputs/long  # 400 updates; if killed, add --resume
 
 Each step is an ordinary entry point with its ordinary config, printed before it runs.
 """

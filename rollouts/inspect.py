@@ -10,6 +10,11 @@ would, and pays as that would: what one looks at first when a reward looks wrong
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("inspect", texts=("id", "image", "expression"), script=__name__)
+
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -23,7 +28,6 @@ from rich.table import Table
 from rich.text import Text
 from trl import GRPOConfig
 
-import configs
 from configs import strict
 from rollouts.answers import STATE_STYLES, Answers
 from rollouts.device import use_all_cores
@@ -39,7 +43,7 @@ NO_NAME = r"[^\w.-]+"  # what a file's name had better not have
 console = Console(highlight=False, soft_wrap=True)
 
 
-@configs.main("inspect", texts=("id", "image", "expression"))
+@command
 def main(cfg: DictConfig) -> None:
     """Check, load, sample, read, pay, show."""
     use_all_cores()

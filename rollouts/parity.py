@@ -1,13 +1,30 @@
-"""Do the two engines agree on a policy? Same weights, same prompts, greedy: texts, log-probabilities, speed.
+"""Do the two engines agree on a policy, greedily? Compares texts, log-probabilities and speed.
 
     python -m rollouts.parity outputs/grpo/policy --samples 64
 
-What training assumes of them: identical texts but for ties, and log-probabilities within 0.01 on average.
+What training assumes: identical texts but for ties, log-probabilities within 0.01 on average.
 """
 
 from __future__ import annotations
 
 import argparse
+
+import configs
+
+
+def read_arguments() -> argparse.Namespace:
+    """What the command line says."""
+    configs.tidy()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", help="a policy's folder")
+    parser.add_argument("--samples", type=int, default=64, help="held-out scenes asked about (%(default)s)")
+    parser.add_argument("--max-tokens", type=int, default=48, help="of each answer (%(default)s)")
+    return parser.parse_args()
+
+
+# Imports take seconds, the command line is read before them.
+arguments = read_arguments() if __name__ == "__main__" else None
+
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -68,11 +85,6 @@ def _shared(one: Completion, other: Completion) -> list[tuple[float, float]]:
     return list(zip(one.logps[:common], other.logps[:common], strict=True))
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", help="a policy's folder")
-    parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--max-tokens", type=int, default=48)
-    arguments = parser.parse_args()
+if arguments:
     prepare_vllm()
     print(json.dumps(asdict(compare(arguments.path, arguments.samples, arguments.max_tokens))))

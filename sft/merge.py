@@ -1,11 +1,27 @@
 """From a trained policy to one plain directory that transformers and vLLM both load.
 
-python sft/merge.py outputs/run/checkpoint-200 outputs/merged     # an adapter's checkpoint, merged into its base
+python sft/merge.py outputs/run/checkpoint-200 outputs/merged    # an adapter, merged into its base
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+
+import configs
+
+
+def read_arguments() -> argparse.Namespace:
+    """What the command line says."""
+    configs.tidy()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="a folder with adapter_config.json, which names the base")
+    parser.add_argument("folder", help="where the policy is written; one that is there is replaced")
+    return parser.parse_args()
+
+
+# Imports take seconds, the command line is read before them.
+arguments = read_arguments() if __name__ == "__main__" else None
+
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +71,5 @@ def merge(checkpoint: str | Path, folder: str | Path) -> Path:
     return save_policy(adapted, load_processor(base), folder)
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        raise SystemExit(__doc__)
-    print(merge(sys.argv[1], sys.argv[2]))
+if arguments:
+    print(merge(arguments.checkpoint, arguments.folder))

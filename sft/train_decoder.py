@@ -10,12 +10,16 @@ decoder.path=...`. Joint training also writes output_dir/policy, merged.
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("train_decoder", script=__name__)
+
 from pathlib import Path
 
 from omegaconf import DictConfig
 from transformers import set_seed
 
-import configs
 from rollouts.device import use_all_cores
 from rollouts.policy import check_tokens, family, load_model, load_processor
 from rollouts.sections import make_format, make_samples, make_training_samples
@@ -40,7 +44,7 @@ from sft.progress import show_progress
 from sft.view import Viewer
 
 
-@configs.main("train_decoder")
+@command
 def main(cfg: DictConfig) -> None:
     """Check config and data, make decoder and policy, train, save."""
     use_all_cores()

@@ -6,12 +6,16 @@ accelerate launch sft/warm_start.py format=bricks data=refcoco data.root=/data m
 
 from __future__ import annotations
 
+import configs
+
+# Imports take seconds, the command line is checked before them.
+command = configs.main("warm_start", script=__name__)
+
 from typing import Any
 
 from omegaconf import DictConfig
 from trl import SFTConfig, SFTTrainer
 
-import configs
 from rollouts.device import training_arguments, use_all_cores
 from rollouts.policy import add_tokens, family, freeze_vision, image_frame, load_model, load_processor, restore
 from rollouts.rows import answer_rows
@@ -21,7 +25,7 @@ from sft.merge import finish
 from sft.progress import show_progress
 
 
-@configs.main("warm_start")
+@command
 def main(cfg: DictConfig) -> None:
     """Check the data, load the model, add the format's tokens, train, merge, save."""
     use_all_cores()

@@ -13,12 +13,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome-headless-shell")
 FLAGS = ["--headless", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-FLAGS += ["--no-first-run", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]  # no network
+FLAGS += ["--no-first-run", "--disable-background-networking"]
+FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # no network
 PATIENCE = 60  # seconds; a busy machine is no failure
 # Chromium reads commands from descriptor 3 and writes to 4; another process puts the pipes there and becomes it.
 LAUNCH = """import fcntl, os, sys
@@ -33,12 +35,17 @@ def chromium() -> str | None:
 
 
 class Browser:
-    """One page. `problems` collects what the page logs as an error and every address that it asks for and is no file.
+    """One page. `problems` collects what the page logs as an error and every address that it asks for and is neither a
+    file nor of the site.
 
     Use it as a context manager.
+
+    Args:
+        site: how addresses begin that pages may ask for, such as http://127.0.0.1:7860/.
     """
 
-    def __init__(self, binary: str, width: int = 1280, height: int = 1000) -> None:
+    def __init__(self, binary: str, width: int = 1280, height: int = 1000, site: str = "file:") -> None:
+        self._own = ("file:", "data:", "about:", "blob:", site)
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
@@ -74,10 +81,11 @@ class Browser:
         self._in.close()
         self._profile.cleanup()
 
-    def open(self, page: Path, fragment: str = "") -> None:
-        """Load a file and wait until it is loaded."""
+    def open(self, page: Path | str, fragment: str = "") -> None:
+        """Load a file or an address, and wait until it is loaded."""
         self._loaded = False
-        answer = self._call("Page.navigate", url=page.resolve().as_uri() + fragment)
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        answer = self._call("Page.navigate", url=address + fragment)
         while "loaderId" in answer and not self._loaded:  # another fragment of the same page loads nothing
             self._read()
 
@@ -87,6 +95,20 @@ class Browser:
         if "exceptionDetails" in answer:
             raise ValueError(f"{expression}: {answer['exceptionDetails']['exception'].get('description')}")
         return answer["result"].get("value")
+
+    def until(self, expression: str) -> Any:
+        """The value of an expression as soon as it is true, and no element; a busy machine is waited for."""
+        end = time.monotonic() + 5 * PATIENCE
+        while not (value := self.value(expression)):
+            if time.monotonic() > end:
+                raise TimeoutError(f"never true: {expression}")
+            time.sleep(0.2)
+        return value
+
+    def upload(self, selector: str, file: Path) -> None:
+        """Choose a file in an `<input type=file>`."""
+        answer = self._call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self._call("DOM.setFileInputFiles", files=[str(file)], objectId=answer["result"]["objectId"])
 
     def click(self, selector: str) -> None:
         """Scroll to an element, and press and release the mouse in its middle."""
@@ -154,6 +176,6 @@ class Browser:
                 self.problems.append(f"a dialog: {params['message']}")
             case "Network.requestWillBeSent":
                 address = params["request"]["url"]
-                if not address.startswith(("file:", "data:", "about:")):
+                if not address.startswith(self._own):
                     self.problems.append(f"asked for {address}")
         return message

@@ -40,11 +40,13 @@ def test_a_broken_file_is_broken_and_not_absent(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments", [[], ["root="], ["root=x", "colour=red"], ["root=x", "opened=many"]])
-def test_what_it_cannot_read_is_its_usage(arguments):
-    with pytest.raises(SystemExit, match="usage"):
+def test_what_it_cannot_read_is_its_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
         main(arguments)
+    assert ended.value.code == 2 and "usage" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(SystemExit, match="no such folder"):
+def test_a_folder_that_is_not_there(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
         main([f"root={tmp_path / 'nothing'}"])
+    assert ended.value.code == 2 and "no such folder" in capsys.readouterr().err

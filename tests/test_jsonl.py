@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,10 +94,11 @@ def test_the_command_writes_any_configured_dataset(tmp_path, capsys):
         (["data=scenes", "data.spilt=val", "output=x"], "spilt"),
     ],
 )
-def test_a_wrong_command_is_explained(arguments, said, tmp_path, monkeypatch):
+def test_a_wrong_command_is_explained(arguments, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises(SystemExit) as end:
         export_main(arguments)
+    assert end.value.code == 2 and re.search(said, capsys.readouterr().err)
 
 
 def test_the_module_runs_without_torch(tmp_path):

@@ -1,11 +1,12 @@
 """Writes any dataset as the project's own JSONL (`segmentation.data.jsonl`, schema in README.md).
 
-    python -m segmentation.data.export data=refcoco data.root=/data output=/data/refcoco_train.jsonl
-    python -m segmentation.data.export benchmark=reasonseg_val benchmark.root=/data output=/data/reasonseg.jsonl
+    python -m segmentation.data.export data=refcoco data.root=/data output=/data/refcoco.jsonl
+    python -m segmentation.data.export benchmark=reasonseg_val benchmark.root=/data output=val.jsonl
 
-`data` and `benchmark` are the groups in `configs/`; `--config-dir FOLDER` adds choices of one's own. Names of images
-are relative to `root=`, which is the dataset's own root unless given; pictures that are in no file (scenes, RefCOCO-M)
-are saved beside the output, which must then lie in the root, and is the root where there is none.
+`data` and `benchmark` are the groups in `configs/`; `--config-dir FOLDER` adds choices of one's own.
+Names of images are relative to `root=`, which is the dataset's own root unless given; pictures that
+are in no file (scenes, RefCOCO-M) are saved beside the output, which must then lie in the root, and
+is the root where there is none.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -28,17 +30,20 @@ from segmentation.data.mixture import dataset_section
 from segmentation.sample import Sample
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-USAGE = "python -m segmentation.data.export (data|benchmark)=NAME [data.KEY=VALUE ...] output=FILE [root=FOLDER]"
+USAGE = "python -m segmentation.data.export (data|benchmark)=NAME [data.KEY=VALUE ...] output=FILE\n[root=FOLDER]"
 
 
 def main(arguments: Sequence[str]) -> None:
     """The command."""
+    if "--help" in arguments:
+        print(help_text(__doc__, USAGE, ("data", "benchmark")))
+        return
     arguments, beside = own_choices(arguments)
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     groups = [group for group in ("data", "benchmark") if group in given]
     strange = [argument for argument in arguments if "=" not in argument and not argument.startswith("~")]
     if len(groups) != 1 or "output" not in given or strange:
-        sys.exit(f"usage: {USAGE}")
+        fail(f"usage: {USAGE}")
     group, output = groups[0], Path(given["output"])
     overrides = [argument for argument in arguments if argument.split("=", 1)[0] not in (group, "output", "root")]
     try:
@@ -46,8 +51,32 @@ def main(arguments: Sequence[str]) -> None:
         count = export(samples, output, Path(given.get("root", root or output.parent)))
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
-        sys.exit(f"export: error: {cause}")
+        fail(f"export: error: {cause}")
     print(f"{count} samples in {output}")
+
+
+def run(command: Callable[[Sequence[str]], None]) -> None:
+    """Call a command with the program's arguments; Ctrl-C ends it with one line."""
+    try:
+        command(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def help_text(documentation: str | None, usage: str, groups: Sequence[str]) -> str:
+    """A module's docstring, its usage, and the choices of groups."""
+    parts = [(documentation or "").strip(), f"usage: {usage}"]
+    for group in groups:
+        names = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
+        parts.append(textwrap.fill(f"{group}: {names}", 100, subsequent_indent="  ", break_on_hyphens=False))
+    return "\n\n".join(parts)
+
+
+def fail(message: str) -> NoReturn:
+    """End the program for what was asked of it, status 2."""
+    print(message, file=sys.stderr)
+    sys.exit(2)
 
 
 def export(samples: Sequence[Sample], output: Path, root: Path) -> int:
@@ -103,4 +132,4 @@ def section(group: str, name: str, overrides: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

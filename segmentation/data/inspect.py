@@ -1,13 +1,13 @@
-"""Random samples of a dataset as a policy is taught them: picture and masks, prompt, target text, tokens.
+"""Random samples of a dataset as a policy is taught them: picture and masks, prompt, target, tokens.
 
     python -m segmentation.data.inspect data=scenes format=box
-    python -m segmentation.data.inspect benchmark=refcoco_val benchmark.root=/data format=bricks_box count=12 seed=3
-    python -m segmentation.data.inspect data=scenes format=box model.path=Qwen/Qwen2.5-VL-3B-Instruct
+    python -m segmentation.data.inspect benchmark=refcoco_val benchmark.root=/data count=12 seed=3
+    python -m segmentation.data.inspect data=scenes model.path=Qwen/Qwen2.5-VL-3B-Instruct
 
-`data`, `benchmark` and `format` are the groups in `configs/`; `--config-dir FOLDER` adds choices of one's own. With
-`model.path` texts are in that model's frame of coordinates and their tokens are counted; without, coordinates are
-relative (0..1000) unless format.convention says otherwise. `index=7` shows one sample, `output=FILE` names the picture
-(outputs/inspect/NAME.png).
+`data`, `benchmark` and `format` are the groups in `configs/`; `--config-dir FOLDER` adds choices of
+one's own. With `model.path` texts are in that model's frame of coordinates and their tokens are
+counted; without, coordinates are relative (0..1000) unless format.convention says otherwise.
+`index=7` shows one sample, `output=FILE` names the picture (outputs/inspect/NAME.png).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from rich.text import Text
 
 from segmentation import masks
 from segmentation.boxes import Relative
-from segmentation.data.export import dataset, own_choices, section
+from segmentation.data.export import dataset, fail, help_text, own_choices, run, section
 from segmentation.data.resize import fit
 from segmentation.formats import Format, Reasoning
 from segmentation.panels import Tile, annotated, gallery
 from segmentation.sample import Found, Invalid, Prediction, Question, Sample, open_image, prediction_mask, state
 
 USAGE = (
-    "python -m segmentation.data.inspect (data|benchmark)=NAME [data.KEY=VALUE ...] [format=NAME] "
+    "python -m segmentation.data.inspect (data|benchmark)=NAME [data.KEY=VALUE ...] [format=NAME]\n"
     "[format.KEY=VALUE ...] [model.path=PATH] [count=8] [seed=0] [index=N] [output=FILE]"
 )
 OWN = {"format": "box", "model.path": "", "count": "8", "seed": "0", "index": "", "output": ""}
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> None:
     """The command."""
     if "--help" in arguments:
-        print(__doc__)
+        print(help_text(__doc__, USAGE, ("data", "benchmark", "format")))
         return
     arguments, beside = own_choices(arguments)
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     groups = [group for group in ("data", "benchmark") if group in given]
     strange = [argument for argument in arguments if "=" not in argument and not argument.startswith("~")]
     if len(groups) != 1 or strange:
-        sys.exit(f"usage: {USAGE}")
+        fail(f"usage: {USAGE}")
     group, own = groups[0], OWN | given
     rest = [argument for argument in arguments if argument.split("=", 1)[0] not in (group, *OWN)]
     of_format = [argument for argument in rest if argument.lstrip("+~").startswith("format.")]
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
         broken = show(samples, chosen, format, processor, path)
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
-        sys.exit(f"inspect: error: {cause}")
+        fail(f"inspect: error: {cause}")
     sys.exit(1 if broken else 0)
 
 
@@ -194,4 +194,4 @@ def reads_back(sample: Sample, prediction: Prediction) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

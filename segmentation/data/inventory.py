@@ -1,11 +1,12 @@
-"""Which of the field's datasets lie in a folder, and whether they are whole: what `make check-data` runs.
+"""Which of the field's datasets lie in a folder, and whether they are whole: `make check-data`.
 
     make check-data ROOT=/data
-    python -m segmentation.data.inventory root=/data opened=200     # pictures read in full of each; 0: none
+    python -m segmentation.data.inventory root=/data opened=200  # pictures read of each; 0: none
 
-Each choice of `data=` and `benchmark=` that has a root is tried with this one: made from its files, counted, compared
-with the published number where there is one, and looked over as a training would (`segmentation.data.check`). Files
-that are not there are named, with the layout they belong to. Exit status 1 if a dataset that is there is not whole.
+Each choice of `data=` and `benchmark=` that has a root is tried with this one: made from its files,
+counted, compared with the published number where there is one, and looked over as a training would
+(`segmentation.data.check`). Files that are not there are named, with the layout they belong to.
+Exit status 1 if a dataset that is there is not whole.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from segmentation.data.check import check
-from segmentation.data.export import CONFIGS, dataset
+from segmentation.data.export import CONFIGS, dataset, fail, help_text, run
 
 USAGE = "python -m segmentation.data.inventory root=FOLDER [opened=32]"
 STYLES = {"whole": "green", "absent": "dim", "broken": "bold red"}
@@ -37,13 +38,13 @@ console = Console(highlight=False, soft_wrap=True)
 def main(arguments: Sequence[str]) -> None:
     """The command."""
     if "--help" in arguments:
-        print(__doc__)
+        print(help_text(__doc__, USAGE, ()))
         return
     given = dict(argument.partition("=")[::2] for argument in arguments)
     if not given.get("root") or given.keys() - {"root", "opened"} or not given.get("opened", "0").isdecimal():
-        sys.exit(f"usage: {USAGE}")
+        fail(f"usage: {USAGE}")
     if not Path(given["root"]).is_dir():
-        sys.exit(f"inventory: error: root={given['root']}: no such folder.")
+        fail(f"inventory: error: root={given['root']}: no such folder.")
     found = dict.fromkeys(STYLES, 0)
     for group, name in choices():
         condition, said = look(group, name, given["root"], int(given.get("opened", 32)))
@@ -78,4 +79,4 @@ def look(group: str, name: str, root: str, opened: int) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)
