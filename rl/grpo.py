@@ -20,8 +20,9 @@ from rl.finite import NotFinite
 from rl.trainer import SegGRPOTrainer
 from rl.validation import make_validation, save_best
 from rollouts.deadline import EngineDied
-from rollouts.device import prepare_vllm, training_arguments, use_all_cores
+from rollouts.device import prepare_deepspeed, prepare_vllm, training_arguments, use_all_cores
 from rollouts.engines import require_vllm
+from rollouts.guards import check_rollouts
 from rollouts.policy import (
     check_tokens,
     family,
@@ -44,6 +45,7 @@ from sft.progress import show_progress
 def main(cfg: DictConfig) -> None:
     """Check everything that can be wrong, load the policy, train, merge, save."""
     use_all_cores()
+    prepare_deepspeed()
     resume = resume_from(cfg.output_dir, cfg.resume)
     if cfg.rollouts.use_vllm:
         require_vllm()
@@ -72,6 +74,7 @@ def main(cfg: DictConfig) -> None:
         **training_arguments(),
         **(validation.arguments(first=resume is None) if validation else {}),
     )
+    configs.build(check_rollouts, {}, where="rollouts", args=arguments)
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
 
     interrupts = SaveOnSignal()
