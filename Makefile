@@ -23,10 +23,10 @@ ifdef PIP_CERT
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
-.PHONY: help setup quickstart test test-slow check-data lint format requirements clean
+.PHONY: help setup quickstart test test-distributed test-slow check-data lint format requirements clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-17s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## create .venv with the pinned packages, for CUDA where there is a GPU; PYTHON=... names the python
 
@@ -51,9 +51,12 @@ quickstart: setup ## warm start, GRPO and evaluation on synthetic scenes: at mos
 	$(BIN)/python rl/quickstart.py
 
 test: setup ## the tests, with the coverage that segmentation/ and rewards/ must each have
-	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --cov --cov-report=
+	$(BIN)/python -m pytest -q -m "not slow and not distributed" -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --cov --cov-report=
 	$(BIN)/coverage report --include="segmentation/*" --fail-under=95
 	$(BIN)/coverage report --include="rewards/*" --fail-under=95
+
+test-distributed: setup ## two processes against one, under every launcher
+	$(BIN)/python -m pytest -q -m distributed --durations=15
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow

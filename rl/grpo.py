@@ -27,8 +27,9 @@ from rl.finite import NotFinite
 from rl.trainer import SegGRPOTrainer
 from rl.validation import make_validation, save_best
 from rollouts.deadline import EngineDied
-from rollouts.device import prepare_vllm, training_arguments, use_all_cores
+from rollouts.device import prepare_deepspeed, prepare_vllm, training_arguments, use_all_cores
 from rollouts.engines import require_vllm
+from rollouts.guards import check_rollouts
 from rollouts.policy import (
     check_tokens,
     family,
@@ -51,6 +52,7 @@ from sft.progress import show_progress
 def main(cfg: DictConfig) -> None:
     """Check everything that can be wrong, load the policy, train, merge, save."""
     use_all_cores()
+    prepare_deepspeed()
     resume = resume_from(cfg.output_dir, cfg.resume)
     if cfg.rollouts.use_vllm:
         require_vllm()
@@ -91,6 +93,7 @@ def main(cfg: DictConfig) -> None:
     )
     rounds = configs.build(check_rounds, cfg.dynamic_sampling, where="dynamic_sampling", args=arguments)
     order = make_order(cfg.data, samples, cfg.seed, bool(arguments.shuffle_dataset))
+    configs.build(check_rollouts, {}, where="rollouts", args=arguments)
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
 
     interrupts = SaveOnSignal()

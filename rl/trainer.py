@@ -21,6 +21,7 @@ from rl.dynamic_sampling import Scored
 from rl.prompts import TICKET, Prompts, tickets
 from rl.step_log import STATES
 from rl.watched import WatchedTrainer
+from rollouts.draws import Draws, rows_draw_alone
 from rollouts.painter import Painter, Seen
 from rollouts.reading import read, read_parts
 from rollouts.vllm_engine import TrainingEngine
@@ -42,7 +43,8 @@ class SegGRPOTrainer(WatchedTrainer):
     Rows carry `prompt`, `image` and `sample` (`rollouts.rows.prompt_rows`). It overrides what TRL 1.16 has no hook for:
 
     - `_tokenize_prompts` and `_generate_single_turn`: a colocated vLLM is given prompts whose image token is not yet
-      expanded, since it expands it itself (trl#6294; can go when TRL passes unexpanded ids).
+      expanded, since it expands it itself (trl#6294; can go when TRL passes unexpanded ids). Every row is drawn with
+      numbers of its own, the same on any number of processes (`rollouts.draws`).
     - `_calculate_rewards`: each completion is decoded with its special tokens kept, parsed once and painted once, and
       all rewards see the result. Can go when TRL lets rewards share a computation.
     - `_get_per_token_logps_and_entropies`: a trained decoder reads what the scoring passes before the rewards compute:
@@ -98,6 +100,7 @@ class SegGRPOTrainer(WatchedTrainer):
         self.chat_template_kwargs: dict[str, Any]
         self._tokenizer: Any
         self._unexpanded_ids: list[list[int]] = []
+        self.draws = Draws(args.seed)
         original = trl_grpo.VLLMGeneration
         trl_grpo.VLLMGeneration = TrainingEngine
         try:
@@ -115,6 +118,8 @@ class SegGRPOTrainer(WatchedTrainer):
             used_up=lambda: self._step % updates == 0,
         )
         self.add_callback(self.prompts)
+        if self._dist.fsdp_version == 2:  # `generate` must go on until all processes are done
+            unwrap(self.model)._is_fsdp_managed_module = True
         if isinstance(decoder, MaskDecoder):
             self.painter = Painter(decoder.requires_grad_(False), self.model, self.processing_class, format)
 
@@ -128,10 +133,16 @@ class SegGRPOTrainer(WatchedTrainer):
         return expanded
 
     def _generate_single_turn(self, prompt_ids: list, *args: Any, **kwargs: Any) -> tuple:
-        if not (self.use_vllm and self.vllm_mode == "colocate"):
+        seed = self.draws.next(self.state.global_step, self.model.training)
+        if not self.use_vllm:
+            first = seed + self.accelerator.process_index * len(prompt_ids)
+            with rows_draw_alone(self.model, range(first, first + len(prompt_ids))):
+                return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        self.vllm_generation.seed = seed
+        if self.vllm_mode == "server":
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         generated = super()._generate_single_turn(self._unexpanded_ids, *args, **kwargs)
-        self.vllm_generation.check_prompts(prompt_ids)
+        self.vllm_generation.check_prompts(prompt_ids, self._ids)
         return generated
 
     def _calculate_rewards(

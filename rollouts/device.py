@@ -22,6 +22,24 @@ def use_all_cores() -> None:
         torch.set_num_threads(max(len(os.sched_getaffinity(0)) // processes, 1))
 
 
+def under_fsdp() -> bool:
+    """Whether `accelerate launch` was told to use FSDP; transformers' own `is_fsdp_enabled` knows some of its modes."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def prepare_deepspeed() -> None:
+    """Keep DeepSpeed (0.19) on a CPU to gloo, before any process group is made.
+
+    It would compile a shared-memory all-reduce at the first start, for minutes, and a run killed meanwhile leaves a
+    lock that all later ones wait for without end (torch.utils.file_baton). There is no setting for that.
+    """
+    if torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+        return
+    from deepspeed import ops
+
+    vars(ops)["__compatible_ops__"] = {**ops.__compatible_ops__, "deepspeed_shm_comm": False}
+
+
 def prepare_vllm() -> None:
     """The environment of an engine in this process. Call it before vLLM is imported; variables already set are kept."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # a trainer reaches into the engine's model

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from rollouts.policy import Model, Processor
 from rollouts.rows import Chat
@@ -88,11 +90,13 @@ class Painter:
         if seen is None and not (self.decoder.needs_states or self.decoder.needs_token):
             alone = [images[row] for row in rows]
             inputs = self.processor.image_processor(images=alone, return_tensors="pt").to(device)
-            features = self.backbone.vision(inputs, image_sizes=[(image.height, image.width) for image in alone])
+            with _root_weights(self.model):
+                features = self.backbone.vision(inputs, image_sizes=[(image.height, image.width) for image in alone])
         else:
             seen = seen or self._forward(chats, images, completions)
             sizes = [(image.height, image.width) for image in images]
-            features = self.backbone.features(seen.recording, seen.inputs, rows, image_sizes=sizes)
+            with _root_weights(self.model):
+                features = self.backbone.features(seen.recording, seen.inputs, rows, image_sizes=sizes)
             if self.token is not None:
                 written = seen.inputs["input_ids"].clone()
                 written[:, : seen.prompt] = -1  # a token that the prompt speaks of is no answer
@@ -116,6 +120,19 @@ class Painter:
         with self.backbone.record() as recording:
             self.model(**inputs, logits_to_keep=1)
         return Seen(recording, inputs, prompt)
+
+
+@contextmanager
+def _root_weights(model: Model) -> Iterator[None]:
+    """Under FSDP2 gather what no layer of its own holds, such as the projector: by itself that lasts for a forward."""
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
 
 
 def _to(like: Tensor, states: Tensor | None) -> Tensor | None:

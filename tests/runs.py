@@ -24,11 +24,15 @@ QUICK_GRPO = [
 
 def command(script: str, *overrides: object, processes: int = 1) -> list[str]:
     """`accelerate launch script overrides...` with this interpreter's accelerate."""
-    accelerate = str(Path(sys.executable).with_name("accelerate"))
-    shape = ["--num_processes", str(processes), "--num_machines", "1", "--cpu"]
-    shape += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    shape += ["--main_process_port", os.environ.get("MASTER_PORT", "29500")]
-    return [accelerate, "launch", *shape, script, *map(str, overrides)]
+    return [*accelerate("cpu", processes), script, *map(str, overrides)]
+
+
+def accelerate(name: str, processes: int) -> list[str]:
+    """`accelerate launch` on the CPU, by `configs/launch/{name}.yaml` where there is more than one process."""
+    shape = ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
+    shape += ["--dynamo_backend", "no", "--main_process_port", os.environ.get("MASTER_PORT", "29500")]
+    by = ["--cpu"] if processes == 1 else ["--config_file", str(ROOT / "configs" / "launch" / f"{name}.yaml")]
+    return [str(Path(sys.executable).with_name("accelerate")), "launch", *by, *shape]
 
 
 def launch(script: str, *overrides: object, processes: int = 1) -> str:

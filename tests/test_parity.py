@@ -37,5 +37,9 @@ def test_new_weights_reach_every_part_of_the_engine():
     command = [sys.executable, "tests/sync_run.py", BASE]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
-    for part, (before, after) in json.loads(done.stdout.splitlines()[-1]).items():
-        assert after < 1e-4 < before, part
+    found = json.loads(done.stdout.splitlines()[-1])
+    for part, ((gap_before, stale_before), (gap_after, stale_after)) in found["parts"].items():
+        assert gap_after < 1e-4 < gap_before, part
+        assert not stale_after, part
+        assert bool(stale_before) == (part in ("visual", "self_attn", "mlp")), part  # those have matrices among the few
+    assert found["encoded"] == found["pictures"]  # once, for all completions about it

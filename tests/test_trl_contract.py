@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import trl.trainer.grpo_trainer as grpo
-from transformers import Trainer
+from transformers import GenerationMixin, Trainer
 from trl import GRPOTrainer
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
@@ -52,7 +52,6 @@ SIGNATURES = {
     (Trainer, "_save_checkpoint"): ["self", "model", "trial"],
     (VLLMGeneration, "_init_vllm"): ["self"],
     (VLLMGeneration, "_iter_named_params"): ["self"],
-    (VLLMGeneration, "_fix_param_name_to_vllm"): ["self", "name", "extra_prefixes"],
     (VLLMGeneration, "sync_weights"): ["self"],
     (VLLMGeneration, "generate"): ["self", "prompts", "images", "num_generations", "profiler"],
 }
@@ -66,6 +65,7 @@ def test_overridden_methods_keep_their_signatures(owner, name):
 def test_the_names_that_are_replaced_exist():
     assert grpo.VLLMGeneration is VLLMGeneration  # SegGRPOTrainer puts TrainingEngine in its place
     assert hasattr(vllm_generation, "LLM")  # TrainingEngine adds the dtype to it
+    assert "generation_config" in inspect.signature(GenerationMixin._get_logits_processor).parameters  # rollouts.draws
 
 
 def overridden(trainer: type) -> set[str]:
@@ -84,4 +84,4 @@ def test_nothing_else_is_overridden():
     assert overridden(SegGRPOTrainer) == shared | {"_tokenize_prompts"}
     assert overridden(WatchedTrainer) == shared | {"_get_grad_norm"}
     changed = {name for name in vars(TrainingEngine) if inspect.isfunction(vars(TrainingEngine)[name])}
-    assert changed == {"_init_vllm", "_iter_named_params", "sync_weights", "generate", "check_prompts"}
+    assert changed == {"_init_vllm", "_seeded", "_iter_named_params", "sync_weights", "generate", "check_prompts"}

@@ -1,23 +1,18 @@
 """What the engine is sent: the names it knows, `W + delta`, and a base that no sync changes."""
 
-from contextlib import nullcontext
-from types import SimpleNamespace
-from typing import Any
-
 import torch
+from accelerate import Accelerator
 from peft import get_peft_model
+from trl.distributed import DistributedBackend
 
+from rollouts.plain_weights import plain_weights
 from rollouts.sections import make_lora
-from rollouts.vllm_engine import TrainingEngine
 from sft.small_base.build import qwen2_5_vl
 
 
-def engine_of(model) -> TrainingEngine:
-    """The engine's view of a model, without the engine: only what streaming the weights needs."""
-    engine: Any = object.__new__(TrainingEngine)
-    engine.model = model
-    engine._dist = SimpleNamespace(is_fsdp=False, gather_params=lambda _: nullcontext())
-    return engine
+def whole() -> DistributedBackend:
+    """A backend without shards: this process has every parameter."""
+    return DistributedBackend(Accelerator(cpu=True))
 
 
 def adapted(dtype):
@@ -36,7 +31,7 @@ def adapted(dtype):
 
 def test_names_and_values_are_those_of_the_merged_model():
     model, names = adapted(torch.float32)
-    sent = {name: tensor.clone() for name, tensor in engine_of(model)._iter_named_params()}
+    sent = {name: tensor.clone() for name, tensor in plain_weights(model, whole())}
     assert list(sent) == names
     merged = model.merge_and_unload().state_dict()
     for name, tensor in sent.items():
@@ -46,11 +41,10 @@ def test_names_and_values_are_those_of_the_merged_model():
 def test_200_syncs_leave_a_bfloat16_base_bit_for_bit():
     model, _ = adapted(torch.bfloat16)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    engine = engine_of(model)
-    first = {name: tensor.clone() for name, tensor in engine._iter_named_params()}
+    first = {name: tensor.clone() for name, tensor in plain_weights(model, whole())}
     for _ in range(198):
-        list(engine._iter_named_params())
-    last = dict(engine._iter_named_params())
+        list(plain_weights(model, whole()))
+    last = dict(plain_weights(model, whole()))
     assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
     assert all(torch.equal(first[name], tensor) for name, tensor in last.items())
     changed = [name for name in first if f"base_model.model.{name}" not in before]  # the wrapped ones have .base_layer
@@ -59,5 +53,5 @@ def test_200_syncs_leave_a_bfloat16_base_bit_for_bit():
 
 def test_without_an_adapter_parameters_are_sent_as_they_are():
     plain, _ = qwen2_5_vl()
-    sent = dict(engine_of(plain)._iter_named_params())
+    sent = dict(plain_weights(plain, whole()))
     assert sent.keys() == dict(plain.named_parameters()).keys()
