@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> None:
         require_vllm()
         prepare_vllm()
     rewards, weights, paid = make_rewards(cfg.rewards)
-    processor = load_processor(cfg.model.path)
+    processor = load_processor(cfg.model.path, cfg.model.max_pixels)
     model_type = family(cfg.model.path)
     format = make_format(cfg.format, model_type, processor)
     check_tokens(processor, format.new_tokens, cfg.model.path)

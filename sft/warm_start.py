@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
         remove_unused_columns=False,  # rows are made when read; there are no columns to remove
         **training_arguments(),
     )
-    processor = load_processor(cfg.model.path)
+    processor = load_processor(cfg.model.path, cfg.model.max_pixels)
     format = make_format(cfg.format, family(cfg.model.path), processor)
     samples = make_training_samples(cfg.data)
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
