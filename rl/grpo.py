@@ -14,6 +14,7 @@ import configs
 from rl.trainer import SegGRPOTrainer
 from rollouts.device import prepare_vllm, training_arguments, use_all_cores
 from rollouts.engines import require_vllm
+from rollouts.memory import report
 from rollouts.policy import (
     check_tokens,
     family,
@@ -62,6 +63,7 @@ def main(cfg: DictConfig) -> None:
         **training_arguments(),
     )
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
+    report(cfg)
 
     model = restore(load_model(cfg.model.path, cfg.model.dtype), resume)
     trainer = SegGRPOTrainer(

@@ -56,7 +56,10 @@ def load_processor(path: str | Path, max_pixels: int | None = None) -> Processor
 def _limit(images: Any, max_pixels: int) -> None:
     """Lower the pixels that an image processor gives a picture at most."""
     if hasattr(images, "merge_size"):
-        least, most = 4 * images.size["shortest_edge"], images.size["longest_edge"]  # see `segmentation.data.resize.fit`
+        least, most = (
+            4 * images.size["shortest_edge"],
+            images.size["longest_edge"],
+        )  # see `segmentation.data.resize.fit`
     else:
         tile = images.size["height"] * images.size["width"]
         least, most = tile * images.min_patches, tile * images.max_patches

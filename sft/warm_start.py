@@ -6,14 +6,22 @@ accelerate launch sft/warm_start.py format=bricks data=refcoco data.root=/data m
 
 from __future__ import annotations
 
-from typing import Any
-
 from omegaconf import DictConfig
 from trl import SFTConfig, SFTTrainer
 
 import configs
 from rollouts.device import training_arguments, use_all_cores
-from rollouts.policy import add_tokens, family, freeze_vision, image_frame, load_model, load_processor, restore
+from rollouts.memory import report
+from rollouts.policy import (
+    add_tokens,
+    family,
+    freeze_vision,
+    image_frame,
+    load_model,
+    load_processor,
+    new_rows,
+    restore,
+)
 from rollouts.rows import answer_rows
 from rollouts.sections import make_format, make_lora, make_training_samples
 from sft.checkpoints import MarkWhole, resume_from
@@ -40,6 +48,7 @@ def main(cfg: DictConfig) -> None:
     format = make_format(cfg.format, family(cfg.model.path), processor)
     samples = make_training_samples(cfg.data)
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
+    report(cfg)
 
     model = load_model(cfg.model.path, cfg.model.dtype)
     added = add_tokens(model, processor, format.new_tokens)
@@ -49,22 +58,12 @@ def main(cfg: DictConfig) -> None:
         args=arguments,
         train_dataset=answer_rows(samples, format, image_frame(processor)),
         processing_class=processor,
-        peft_config=make_lora(cfg.model.lora, **_new_rows(added, model.config.tie_word_embeddings)),
+        peft_config=make_lora(cfg.model.lora, **new_rows(added, model.config.tie_word_embeddings)),
         callbacks=[MarkWhole()],
     )
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
     finish(trainer, processor, samples, cfg.output_dir)
-
-
-def _new_rows(added: int, tied: bool) -> dict[str, Any]:
-    """What a LoRA config needs when tokens were added: whole embedding tables, since vLLM knows no other way.
-
-    Tied embeddings must stay tied through the wrapper, or the head would be lost in the merge (peft#2777).
-    """
-    if not added:
-        return {}
-    return {"modules_to_save": ["embed_tokens"] if tied else ["embed_tokens", "lm_head"], "ensure_weight_tying": tied}
 
 
 if __name__ == "__main__":
