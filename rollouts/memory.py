@@ -10,6 +10,7 @@ the largest pictures that `model.max_pixels` allows and completions of full leng
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,15 +18,14 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from peft import get_peft_model
 from rich.console import Console
 
 import configs
 from rollouts import footprint
 from rollouts.architectures import architecture, image_tokens, on_meta
 from rollouts.estimate import GIB, Estimate, Part, show
-from rollouts.policy import freeze_vision, image_frame, load_processor, new_rows
-from rollouts.sections import make_decoder, make_lora
+from rollouts.policy import LANGUAGE_LINEARS, freeze_vision, image_frame, load_processor
+from rollouts.sections import make_decoder
 from segmentation.boxes import Relative, ResizedPixels
 from segmentation.decoders import MaskDecoder
 
@@ -75,15 +75,15 @@ def estimate(cfg: DictConfig, machine: Machine) -> Estimate:
     model = on_meta(config, cfg.model.dtype)
     plain = footprint.weights(model.parameters())
     element = model.dtype.itemsize
-    trained = trainable(cfg, model, 0 if grpo else _tokens_of(cfg.format))
-    parameters = [one for one in trained.parameters() if one.requires_grad]
+    added = 0 if grpo else _tokens_of(cfg.format)
+    everything, trained = parameters(model, cfg.model.freeze_vision, cfg.model.lora, added)
     trainer, stack, vision = cfg.trainer, footprint.language_stack(config), footprint.vision_stack(config)
     pixels = _max_pixels(cfg.model)
     rows, gpus = trainer.per_device_train_batch_size, machine.gpus
     completion = trainer.max_completion_length if grpo else ANSWER
     sequence = image_tokens(config, pixels) + PROMPT + completion
 
-    parts = [*_states(trained, parameters, machine)]
+    parts = [*_states(everything, trained, machine)]
     lora = cfg.model.lora
     per_token = footprint.layer(
         stack, bool(lora), element, bool(lora and lora.get("lora_dropout")), lora.r if lora else 0
@@ -99,7 +99,7 @@ def estimate(cfg: DictConfig, machine: Machine) -> Estimate:
         looking = footprint.training_activations(vision, seen, per_patch, trainer.gradient_checkpointing, element)
     parts.append(Part("vision encoder", looking, "training", f"{rows} pictures of {pixels} pixels"))
     head = model.get_output_embeddings().weight
-    head_trained = any(one.shape == head.shape for one in parameters)
+    head_trained = any(one.shape == head.shape for one in trained)
     fused = footprint.loss(stack, len(head), rows * completion, head_trained)
     parts.append(Part("loss", fused, "training", f"tiles of logits, {len(head)} rows"))
     notes = []
@@ -125,20 +125,39 @@ def estimate(cfg: DictConfig, machine: Machine) -> Estimate:
     return Estimate(tuple(part for part in parts if part.bytes), machine.card, tuple(notes))
 
 
-def trainable(cfg: DictConfig, model: Any, added: int = 0) -> Any:
-    """The model as it is trained: its vision frozen, LoRA around it, or whole; `added` tokens are new to it."""
-    model = freeze_vision(model) if cfg.model.freeze_vision else model
-    tied = model.config.tie_word_embeddings
-    lora = make_lora(cfg.model.lora, **(new_rows(added, tied) if cfg.model.lora else {}))
-    return model if lora is None else get_peft_model(model, lora)
+def parameters(
+    model: Any, freeze: bool, lora: Mapping[str, Any] | None, added: int = 0
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """All parameters of a model as it is trained, and those that are trained. Nothing is allocated.
+
+    Args:
+        model: on the meta device.
+        freeze: its vision encoder.
+        lora: `model.lora`, of which the rank counts; adapters are float32, as peft makes them.
+        added: tokens that are new to it: with LoRA, whole tables are trained for them (`rollouts.policy.new_rows`).
+    """
+    model = freeze_vision(model) if freeze else model
+    whole = list(model.parameters())
+    if lora is None:
+        return whole, [one for one in whole if one.requires_grad]
+    trained: list[torch.Tensor] = []
+    with torch.device("meta"):
+        for name, part in model.named_modules():
+            if isinstance(part, torch.nn.Linear) and re.fullmatch(LANGUAGE_LINEARS, name):
+                trained.append(torch.empty(lora["r"], part.in_features))
+                trained.append(torch.empty(part.out_features, lora["r"]))
+    if added:
+        tables = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+        trained += [torch.empty_like(one) for one in tables[: 1 if model.config.tie_word_embeddings else 2]]
+    return whole + trained, trained
 
 
-def _states(model: Any, trained: list[torch.Tensor], machine: Machine) -> list[Part]:
+def _states(everything: list[torch.Tensor], trained: list[torch.Tensor], machine: Machine) -> list[Part]:
     """Weights, gradients and the optimiser's states on one GPU."""
     gpus, stage = machine.gpus, machine.sharding
-    count = sum(one.numel() for one in trained)
-    whole, gradients = footprint.weights(model.parameters()), footprint.weights(trained)
-    said = f"{sum(one.numel() for one in model.parameters()) / 1e9:.2f} B, {count / 1e6:.0f} M of them trained"
+    count = _count(trained)
+    whole, gradients = footprint.weights(everything), footprint.weights(trained)
+    said = f"{_count(everything) / 1e9:.2f} B, {count / 1e6:.0f} M of them trained"
     if not stage:
         buckets = gradients if gpus > 1 else 0  # DistributedDataParallel's, beside the gradients
         return [
@@ -148,10 +167,11 @@ def _states(model: Any, trained: list[torch.Tensor], machine: Machine) -> list[P
         ]
     shared = f"over {gpus} GPUs by ZeRO {stage}"
     bucket = 2 * 2 * 500_000_000 if count > 500_000_000 else 0  # DeepSpeed's reduce_bucket_size, one filled, one sent
+    held, how = 2 * _count(everything), said
+    if stage == 3:
+        held, how = held // gpus, f"{said}, {shared}"
     return [
-        Part(
-            "weights", 2 * _count(model) // (gpus if stage == 3 else 1), "always", said + f", {shared}" * (stage == 3)
-        ),
+        Part("weights", held, "always", how),
         Part("gradients", 2 * count // gpus + bucket, "always", f"{shared}, and its buckets"),
         Part("optimiser", footprint.zero_states(count, gpus), "always", f"float32 weights and two moments, {shared}"),
     ]
@@ -213,13 +233,13 @@ def _differs(hardware: Mapping[str, Any], gpus: int) -> list[str]:
         return []
     meant = hardware["gpus"]
     return [
-        f"hardware.gpus={meant}, launched on {gpus}: the global batch is {gpus / meant:g} times the recipe's. Launch with "
-        f"--num_processes {meant}, or change trainer.gradient_accumulation_steps."
+        f"hardware.gpus={meant}, launched on {gpus}: the global batch is {gpus / meant:g} times the recipe's. "
+        f"Launch with --num_processes {meant}, or change trainer.gradient_accumulation_steps."
     ]
 
 
-def _count(model: Any) -> int:
-    return sum(one.numel() for one in model.parameters())
+def _count(tensors: list[torch.Tensor]) -> int:
+    return sum(one.numel() for one in tensors)
 
 
 def report(cfg: DictConfig) -> None:
