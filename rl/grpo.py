@@ -27,6 +27,7 @@ from rollouts.policy import (
 )
 from rollouts.rows import prompt_rows
 from rollouts.sections import make_decoder, make_format, make_lora, make_rewards, make_training_samples
+from sft.card import write_card
 from sft.checkpoints import MarkWhole, resume_from
 from sft.merge import finish
 from sft.progress import show_progress
@@ -82,6 +83,7 @@ def main(cfg: DictConfig) -> None:
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_state()  # trainer_state.json: every logged number
     finish(trainer, processor, samples, cfg.output_dir)
+    write_card(cfg, format.prompt("the left cup"), f"{cfg.output_dir}/policy")
 
 
 if __name__ == "__main__":

@@ -122,12 +122,14 @@ def training_activations(stack: Stack, tokens: int, per_token: int, checkpointin
     """What is kept between forward and backward of `tokens` (`b s`), and the gradients of the layer at work.
 
     With gradient checkpointing (Chen et al. 2016, arXiv 1604.06174, as transformers has it: one segment a layer) the
-    input of each layer, and all of one layer: `b s (L e h + layer)`; without, `b s L layer`.
+    input of each layer, and all of one layer: `b s (L e h + layer)`; without, `b s L layer`. The last norm is kept
+    either way, `b s (4 + e) h`.
     """
     gradients = element * tokens * (2 * stack.feedforward + 2 * stack.width)
+    last = tokens * (4 + element) * stack.width
     if checkpointing:
-        return tokens * (stack.layers * element * stack.width + per_token) + gradients
-    return tokens * stack.layers * per_token + gradients
+        return tokens * (stack.layers * element * stack.width + per_token) + last + gradients
+    return tokens * stack.layers * per_token + last + gradients
 
 
 def pass_without_gradients(stack: Stack, tokens: int, element: int = 2) -> int:

@@ -24,6 +24,7 @@ from rollouts.policy import (
 )
 from rollouts.rows import answer_rows
 from rollouts.sections import make_format, make_lora, make_training_samples
+from sft.card import write_card
 from sft.checkpoints import MarkWhole, resume_from
 from sft.merge import finish
 from sft.progress import show_progress
@@ -64,6 +65,7 @@ def main(cfg: DictConfig) -> None:
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
     finish(trainer, processor, samples, cfg.output_dir)
+    write_card(cfg, format.prompt("the left cup"), f"{cfg.output_dir}/policy")
 
 
 if __name__ == "__main__":
