@@ -163,7 +163,8 @@ def _short(section: dict[str, Any]) -> str:
     """A section in one line: what it makes, and its values."""
     target = str(section.pop("_target_", "")).rpartition(".")[2]
     values = {key: value for key, value in section.items() if value not in (None, False)}
-    return f"{target} {yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=1000).strip() if values else ''}".strip()
+    said = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=1000).strip()
+    return f"{target} {said}" if values else target
 
 
 def main(arguments: list[str]) -> None:

@@ -90,7 +90,9 @@ def test_pushing_is_the_hubs_own_upload_of_the_folder(policy, monkeypatch):
 
 def test_a_decoder_loads_by_one_line_and_has_a_card(tmp_path):
     spec = Spec("qwen2_5_vl", (0, 3), (96, 96), 160)
-    made = BoxGuidedDecoder(spec=spec, hidden=16, layers=1, heads=2, feedforward=16, pixel=8, positions=4)
+    made = BoxGuidedDecoder(
+        160, (96, 96), spec=spec, hidden=16, layers=1, heads=2, feedforward=16, pixel=8, positions=4
+    )
     made.save_pretrained(tmp_path)
     assert load_decoder(tmp_path).spec == spec
     card = ModelCard.load(tmp_path / "README.md")
