@@ -30,6 +30,7 @@ from rollouts.deadline import EngineDied
 from rollouts.device import prepare_deepspeed, prepare_vllm, training_arguments, use_all_cores
 from rollouts.engines import require_vllm
 from rollouts.guards import check_rollouts
+from rollouts.memory import report
 from rollouts.policy import (
     check_tokens,
     family,
@@ -42,6 +43,7 @@ from rollouts.policy import (
 )
 from rollouts.rows import prompt_rows
 from rollouts.sections import make_decoder, make_format, make_lora, make_order, make_rewards, make_training_samples
+from sft.card import write_card
 from sft.checkpoints import MarkWhole, resume_from, save_now
 from sft.interrupts import SaveOnSignal
 from sft.merge import finish
@@ -58,7 +60,7 @@ def main(cfg: DictConfig) -> None:
         require_vllm()
         prepare_vllm()
     rewards, weights, paid = make_rewards(cfg.rewards)
-    processor = load_processor(cfg.model.path)
+    processor = load_processor(cfg.model.path, cfg.model.max_pixels)
     model_type = family(cfg.model.path)
     format = make_format(cfg.format, model_type, processor)
     check_tokens(processor, format.new_tokens, cfg.model.path)
@@ -95,6 +97,7 @@ def main(cfg: DictConfig) -> None:
     order = make_order(cfg.data, samples, cfg.seed, bool(arguments.shuffle_dataset))
     configs.build(check_rollouts, {}, where="rollouts", args=arguments)
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
+    report(cfg)
 
     interrupts = SaveOnSignal()
     model = restore(load_model(cfg.model.path, cfg.model.dtype), resume)
@@ -124,6 +127,7 @@ def main(cfg: DictConfig) -> None:
     interrupts.exit_if_told()
     save_best(trainer, processor, cfg.output_dir)
     finish(trainer, processor, samples, cfg.output_dir)
+    write_card(cfg, format.prompt("the left cup"), f"{cfg.output_dir}/policy")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class Answers:
             prepare_vllm()
         self._cfg = cfg
         try:
-            self.processor = load_processor(cfg.model.path)
+            self.processor = load_processor(cfg.model.path, cfg.model.max_pixels)
             self.format = make_format(cfg.format, family(cfg.model.path), self.processor)
             check_tokens(self.processor, self.format.new_tokens, cfg.model.path)
         except (OSError, ValueError) as error:

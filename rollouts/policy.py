@@ -89,6 +89,16 @@ def add_tokens(model: Model, processor: Processor, tokens: tuple[str, ...]) -> i
     return added
 
 
+def new_rows(added: int, tied: bool) -> dict[str, Any]:
+    """What a LoRA config needs when tokens were added: whole embedding tables, since vLLM knows no other way.
+
+    Tied embeddings must stay tied through the wrapper, or the head would be lost in the merge (peft#2777).
+    """
+    if not added:
+        return {}
+    return {"modules_to_save": ["embed_tokens"] if tied else ["embed_tokens", "lm_head"], "ensure_weight_tying": tied}
+
+
 def check_tokens(processor: Processor, tokens: tuple[str, ...], path: str | Path) -> None:
     """Raises ValueError if the checkpoint's vocabulary lacks a token of the format: it was warm-started on another."""
     vocabulary = processor.tokenizer.get_vocab()

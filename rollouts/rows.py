@@ -9,8 +9,7 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image, ImageOps
 
-from segmentation.boxes import ResizedPixels
-from segmentation.data.resize import fit
+from segmentation.data.resize import Frame, fit
 from segmentation.formats import Format
 from segmentation.processor import Chat as Chat
 from segmentation.processor import chat as chat
@@ -18,7 +17,7 @@ from segmentation.processor import dialogue
 from segmentation.sample import Question, Sample, open_image, opened
 
 
-def picture(sample: Sample, frame: ResizedPixels | None) -> Image.Image:
+def picture(sample: Sample, frame: Frame | None) -> Image.Image:
     """The sample's image at the size at which the model's processor leaves it alone. Raises BrokenImage."""
     image = open_image(sample)
     return image if frame is None else fit(image, frame)
@@ -35,7 +34,7 @@ def question(image: Path, expression: str, id: str) -> Sample:
     return Sample(id, upright, upright.height, upright.width, expression)
 
 
-def prompt_rows(samples: Sequence[Sample], format: Format, frame: ResizedPixels | None) -> Dataset:
+def prompt_rows(samples: Sequence[Sample], format: Format, frame: Frame | None) -> Dataset:
     """Rows for GRPO: `prompt`, `image`, `sample`. Nothing is opened before a row is asked for."""
 
     def row(sample: Sample) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def prompt_rows(samples: Sequence[Sample], format: Format, frame: ResizedPixels 
     return _lazy(samples, row)
 
 
-def answer_rows(samples: Sequence[Sample], format: Format, frame: ResizedPixels | None) -> Dataset:
+def answer_rows(samples: Sequence[Sample], format: Format, frame: Frame | None) -> Dataset:
     """Rows for SFT: `prompt`, `completion`, `images`; the loss is on the completion. A `Question` is asked as it is."""
 
     def row(sample: Sample) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 
 from segmentation.boxes import Convention, Relative, ResizedPixels
+from segmentation.data.resize import Frame, Tiles
 
 # What transformers loads: a ProcessorMixin, whose attributes depend on the family. A type checker knows neither those
 # nor what calling it returns.
@@ -33,12 +34,16 @@ def is_missing_folder(path: str | Path) -> bool:
     return str(path).startswith((".", "/", "outputs")) and not Path(path).is_dir()
 
 
-def load_processor(path: str | Path) -> Processor:
+def load_processor(path: str | Path, max_pixels: int | None = None) -> Processor:
     """The processor saved at `path`, padding on the left as generation needs it.
+
+    Args:
+        max_pixels: pictures are shown to the policy with at most so many pixels (`image_frame`). An engine still has
+            the limit that lies at `path`; it leaves alone what was brought below a lower one before. None: that limit.
 
     Raises:
         FileNotFoundError: `path` looks like a local folder and is not there.
-        ValueError: it holds no multimodal processor.
+        ValueError: it holds no multimodal processor, or `max_pixels` is above its limit or too small for a picture.
     """
     if is_missing_folder(path):
         raise FileNotFoundError(f"model.path={path}: no such folder; run the stage that writes it first.")
@@ -46,7 +51,34 @@ def load_processor(path: str | Path) -> Processor:
     if not isinstance(processor, ProcessorMixin):
         raise ValueError(f"model.path={path}: has a {type(processor).__name__}, not a processor of images and text.")
     processor.tokenizer.padding_side = "left"
+    if hasattr(processor.image_processor, "crop_to_patches"):
+        # InternVL's processor tiles pictures whatever its image processor's own default says (InternVLProcessorKwargs);
+        # the vision encoder alone is given the same tiles, and vLLM counts the tokens of as many.
+        processor.image_processor.crop_to_patches = True
+    if max_pixels is not None:
+        _limit(processor.image_processor, max_pixels)
     return processor
+
+
+def _limit(images: Any, max_pixels: int) -> None:
+    """Lower the pixels that an image processor gives a picture at most."""
+    if hasattr(images, "merge_size"):
+        least, most = (
+            4 * images.size["shortest_edge"],
+            images.size["longest_edge"],
+        )  # see `segmentation.data.resize.fit`
+    else:
+        tile = images.size["height"] * images.size["width"]
+        least, most = tile * images.min_patches, tile * images.max_patches
+    if not least <= max_pixels <= most:
+        raise ValueError(
+            f"model.max_pixels={max_pixels}: the processor at model.path takes {least} to {most}; "
+            "more would be taken away again by an engine, which reads the processor there. null keeps its limit."
+        )
+    if hasattr(images, "merge_size"):
+        images.size = {"shortest_edge": images.size["shortest_edge"], "longest_edge": max_pixels}
+    else:
+        images.max_patches = max_pixels // tile
 
 
 def family(path: str | Path) -> str:
@@ -54,23 +86,25 @@ def family(path: str | Path) -> str:
     return AutoConfig.from_pretrained(path).model_type
 
 
-def image_frame(processor: Processor) -> ResizedPixels | None:
-    """The size to which the processor brings an image; None for families that tile it instead (InternVL)."""
+def image_frame(processor: Processor) -> Frame | None:
+    """The size to which the processor brings an image; None for families that are not known here."""
     images = processor.image_processor
-    if not hasattr(images, "merge_size"):
-        return None
-    return ResizedPixels(
-        factor=images.patch_size * images.merge_size,
-        min_pixels=images.size["shortest_edge"],
-        max_pixels=images.size["longest_edge"],
-    )
+    if hasattr(images, "merge_size"):
+        return ResizedPixels(
+            factor=images.patch_size * images.merge_size,
+            min_pixels=images.size["shortest_edge"],
+            max_pixels=images.size["longest_edge"],
+        )
+    if hasattr(images, "crop_to_patches") and images.size["height"] == images.size["width"]:
+        return Tiles(images.size["height"], images.min_patches, images.max_patches)
+    return None
 
 
 def convention(model_type: str, processor: Processor) -> Convention:
     """The frame in which the family writes coordinates (table in `segmentation.boxes`)."""
     if model_type == "qwen2_5_vl":
         frame = image_frame(processor)
-        assert frame is not None, "a Qwen processor has a merge_size"
+        assert isinstance(frame, ResizedPixels), "a Qwen processor has a merge_size"
         return frame
     return Relative(1000)
 

@@ -51,7 +51,7 @@ def main(cfg: DictConfig) -> None:
     resume = resume_from(cfg.output_dir, cfg.resume)
     arguments = make_arguments(cfg)
     mask_loss = configs.instantiate(cfg.loss, where="loss")
-    processor = load_processor(cfg.model.path)
+    processor = load_processor(cfg.model.path, cfg.model.max_pixels)
     format = make_format(cfg.format, family(cfg.model.path), processor)
     check_tokens(processor, format.new_tokens, cfg.model.path)
     samples = make_training_samples(cfg.data)

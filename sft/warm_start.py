@@ -11,15 +11,24 @@ import configs
 # Imports take seconds, the command line is checked before them.
 command = configs.main("warm_start", script=__name__)
 
-from typing import Any
-
 from omegaconf import DictConfig
 from trl import SFTConfig, SFTTrainer
 
 from rollouts.device import training_arguments, use_all_cores
-from rollouts.policy import add_tokens, family, freeze_vision, image_frame, load_model, load_processor, restore
+from rollouts.memory import report
+from rollouts.policy import (
+    add_tokens,
+    family,
+    freeze_vision,
+    image_frame,
+    load_model,
+    load_processor,
+    new_rows,
+    restore,
+)
 from rollouts.rows import answer_rows
 from rollouts.sections import make_format, make_lora, make_training_samples
+from sft.card import write_card
 from sft.checkpoints import MarkWhole, resume_from
 from sft.merge import finish
 from sft.progress import show_progress
@@ -40,10 +49,11 @@ def main(cfg: DictConfig) -> None:
         remove_unused_columns=False,  # rows are made when read; there are no columns to remove
         **training_arguments(),
     )
-    processor = load_processor(cfg.model.path)
+    processor = load_processor(cfg.model.path, cfg.model.max_pixels)
     format = make_format(cfg.format, family(cfg.model.path), processor)
     samples = make_training_samples(cfg.data, in_words=True)
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
+    report(cfg)
 
     model = load_model(cfg.model.path, cfg.model.dtype)
     added = add_tokens(model, processor, format.new_tokens)
@@ -53,23 +63,14 @@ def main(cfg: DictConfig) -> None:
         args=arguments,
         train_dataset=answer_rows(samples, format, image_frame(processor)),
         processing_class=processor,
-        peft_config=make_lora(cfg.model.lora, **_new_rows(added, model.config.tie_word_embeddings)),
+        peft_config=make_lora(cfg.model.lora, **new_rows(added, model.config.tie_word_embeddings)),
         callbacks=[MarkWhole()],
     )
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_state()  # trainer_state.json: every logged number
     finish(trainer, processor, samples, cfg.output_dir)
-
-
-def _new_rows(added: int, tied: bool) -> dict[str, Any]:
-    """What a LoRA config needs when tokens were added: whole embedding tables, since vLLM knows no other way.
-
-    Tied embeddings must stay tied through the wrapper, or the head would be lost in the merge (peft#2777).
-    """
-    if not added:
-        return {}
-    return {"modules_to_save": ["embed_tokens"] if tied else ["embed_tokens", "lm_head"], "ensure_weight_tying": tied}
+    write_card(cfg, format.prompt("the left cup"), f"{cfg.output_dir}/policy")
 
 
 if __name__ == "__main__":

@@ -247,10 +247,7 @@ def test_git_state_outside_a_checkout(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_file_starts_with_the_command_that_uses_it(path):
-    lines = path.read_text().splitlines()
-    first = next(
-        line for line in lines if not line.startswith("# @package")
-    )  # hydra reads that from the first line only
+    first = path.read_text().removeprefix("# @package _global_\n").splitlines()[0]  # hydra wants that line first
     assert first.startswith("# ")
     assert f"{path.parent.name}={path.stem}" in first or "python " in first or "accelerate launch " in first
 

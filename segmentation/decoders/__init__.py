@@ -17,6 +17,7 @@ from segmentation.sample import Prediction
 if TYPE_CHECKING:
     from segmentation.decoders.box_guided import BoxGuidedDecoder
     from segmentation.decoders.dsff import DSFFDecoder
+    from segmentation.decoders.load import load_decoder
     from segmentation.decoders.mask_decoder import MaskDecoder
     from segmentation.decoders.refiner import Sam2Refiner
     from segmentation.decoders.self1e import Self1EHead
@@ -27,6 +28,7 @@ _TRAINED = {
     "MaskDecoder": "mask_decoder",
     "Sam2Refiner": "refiner",
     "Self1EHead": "self1e",
+    "load_decoder": "load",
 }
 
 
@@ -61,4 +63,5 @@ __all__ = [
     "decode_columns",
     "decode_grid",
     "encode_grid",
+    "load_decoder",
 ]

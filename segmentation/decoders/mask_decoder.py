@@ -7,12 +7,29 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from segmentation.backbones.features import Features, Spec
 
 T = TypeVar("T")
+CARD = """# {name}
+
+A light mask decoder of refseg-rl, {size:.1f} M parameters: from what a vision-language model says of a picture and from
+its features to masks. It was trained on the features of this policy, and fits no other:
+
+`{spec}`
+
+Its arguments: `{arguments}`
+
+```python
+from segmentation.decoders import load_decoder
+
+decoder = load_decoder("owner/name")  # or this folder
+```
+
+In training and evaluation: `decoder=trained decoder.path=FOLDER`.
+"""
 
 
 class MaskDecoder(nn.Module, PyTorchModelHubMixin, ABC):
@@ -69,6 +86,13 @@ class MaskDecoder(nn.Module, PyTorchModelHubMixin, ABC):
         config = {"decoder": type(self).__name__, **(self._hub_mixin_config or {})}  # type: ignore[dict-item]
         return super().save_pretrained(save_directory, config=config, **kwargs)
 
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """README.md of the folder: what it is, for which policy, and the line that loads it. The mixin writes it."""
+        data = ModelCardData(library_name="refseg-rl", pipeline_tag="image-segmentation", license="apache-2.0")
+        arguments = {key: value for key, value in (self._hub_mixin_config or {}).items() if key != "spec"}  # type: ignore[union-attr]
+        text = CARD.format(name=type(self).__name__, spec=self.spec, arguments=arguments, size=count(self) / 1e6)
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
     def _need(self, value: T | None, what: str, unless: str) -> T:
         if value is None:
             raise ValueError(f"{type(self).__name__} was given no {what}; {unless}.")
@@ -82,6 +106,11 @@ class MaskDecoder(nn.Module, PyTorchModelHubMixin, ABC):
     @classmethod
     def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
         raise ValueError(f"{model_file}: only safetensors are read.")
+
+
+def count(decoder: nn.Module) -> int:
+    """Parameters of a decoder."""
+    return sum(one.numel() for one in decoder.parameters())
 
 
 def resize_logits(logits: Tensor, height: int, width: int) -> Tensor:
