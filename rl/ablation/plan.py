@@ -20,8 +20,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from configs import ConfigError, instantiate, unknown
+from configs import ConfigError, unknown
 from configs.entry import CONFIGS, explained
+from evaluation.benchmarks import make_benchmarks
+from evaluation.score import make_protocol
 from rl.ablation.cells import EVERY, TRAINED, Axis, Cell, check_told, merged, named_axes, typed_axes
 from rl.steps import launched
 from segmentation.figures import figures
@@ -180,12 +182,15 @@ def check_configs(runs: Sequence[Run]) -> dict[str, DictConfig]:
 
 
 def check_metrics(sweep: Sweep, evaluation: DictConfig) -> None:
-    """Hold a sweep's metrics to the figures of its evaluation's protocol.
+    """Hold a sweep's metrics to the figures of its benchmark's protocol.
 
     Raises:
-        ConfigError: one is none, or neither max nor min is better.
+        ConfigError: one is none, neither max nor min is better, or there is not one benchmark, whole.
     """
-    valid = figures(instantiate(evaluation.protocol, where="protocol"))
+    benchmarks, _ = make_benchmarks(evaluation.benchmark, Path())
+    if len(benchmarks) != 1:
+        raise ConfigError(f"sweep.steps.{SCORED}: {len(benchmarks)} benchmarks; cells are compared on one.")
+    valid = figures(make_protocol(evaluation.protocol, benchmarks[0].samples))
     for name, better in sweep.metrics.items():
         if name not in valid:
             raise unknown("metric in sweep.metrics", name, valid)
