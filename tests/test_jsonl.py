@@ -105,7 +105,7 @@ def test_the_module_runs_without_torch(tmp_path):
     code = "import sys; import segmentation.data.export, segmentation.data.check; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
     done = subprocess.run([sys.executable, "-m", "segmentation.data.export"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("usage:")
+    assert done.returncode == 2 and done.stderr.startswith("usage:")
 
 
 def line(**changes) -> dict:

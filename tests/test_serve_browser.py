@@ -88,7 +88,8 @@ def test_what_a_person_does_on_the_page(site, tmp_path):
         browser.until("document.querySelector('#truth img') !== null")
         browser.click("#ask")
         browser.until(f"{READ}.includes('the mask is 10x20, the picture 64x64')")
-        assert browser.problems == []
+        # gradio's own client warns so whenever an upload's stream ends.
+        assert [one for one in browser.problems if "Method not implemented." not in one] == []
 
 
 def write(browser: Browser, field: str, text: str) -> None:

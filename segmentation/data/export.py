@@ -3,10 +3,10 @@
     python -m segmentation.data.export data=refcoco data.root=/data output=/data/refcoco.jsonl
     python -m segmentation.data.export benchmark=reasonseg_val benchmark.root=/data output=val.jsonl
 
-`data` and `benchmark` are the groups in `configs/`; `--config-dir FOLDER` adds choices of one's own.
-Names of images are relative to `root=`, which is the dataset's own root unless given; pictures that
-are in no file (scenes, RefCOCO-M) are saved beside the output, which must then lie in the root, and
-is the root where there is none.
+`data` and `benchmark` are the groups in `configs/`; `--config-dir FOLDER` adds choices of one's
+own. Names of images are relative to `root=`, which is the dataset's own root unless given; pictures
+that are in no file (scenes, RefCOCO-M) are saved beside the output, which must then lie in the
+root, and is the root where there is none.
 """
 
 from __future__ import annotations
