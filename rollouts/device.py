@@ -35,9 +35,10 @@ def prepare_deepspeed() -> None:
     """
     if torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
         return
-    from deepspeed import ops
+    import deepspeed.ops
 
-    vars(ops)["__compatible_ops__"] = {**ops.__compatible_ops__, "deepspeed_shm_comm": False}
+    ops: Any = deepspeed.ops
+    ops.__compatible_ops__ = {**ops.__compatible_ops__, "deepspeed_shm_comm": False}
 
 
 def prepare_vllm() -> None:

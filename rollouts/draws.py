@@ -44,7 +44,7 @@ class _OwnNumbers(LogitsProcessor):
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
         noise = torch.empty_like(scores)  # (B, V)
         for row, generator in zip(noise, self.generators, strict=True):
             row.exponential_(generator=generator)

@@ -34,7 +34,7 @@ def plain_weights(model: Any, shards: DistributedBackend) -> Iterator[tuple[str,
     prefix = None
     if isinstance(model, PeftModel):
         adapters = {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
-        prefix = model.base_model.prefix
+        prefix = str(model.base_model.prefix)
     for name, parameter in model.named_parameters():
         if "original_module" in name or (prefix is not None and prefix in name):
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import copy
 from functools import partial
 from typing import Any
@@ -82,9 +82,9 @@ class TrainingEngine(VLLMGeneration):
                     "differ. The processor in the model's directory and the trainer's must be the same."
                 )
 
-    def _iter_named_params(self) -> Iterator[tuple[str, Any]]:
+    def _iter_named_params(self) -> Generator[tuple[str, Any], None, None]:
         weights = plain_weights(self.model, self._dist)
-        return self.witnesses.watch(weights) if self.mode == "colocate" else weights
+        yield from self.witnesses.watch(weights) if self.mode == "colocate" else weights
 
     def sync_weights(self) -> None:
         if self.mode != "colocate":

@@ -47,7 +47,7 @@ def save_policy(
     folder = Path(folder)
     part = folder.with_name(folder.name + ".part")
     if weights is not None:
-        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        base: Model = model.get_base_model() if isinstance(model, PeftModel) else model
         base.save_pretrained(part, state_dict=dict(weights))
     else:
         plain = model.merge_and_unload() if isinstance(model, PeftModel) else model

@@ -7,6 +7,7 @@ decoder among the rewards.
 import json
 import subprocess
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -32,9 +33,19 @@ def decoder(taught, tmp_path_factory):
     processor, model = load_processor(taught), load_model(taught, "float32")
     spec = make_backbone(model, processor, (0, -1)).spec
     torch.manual_seed(0)
-    small = {"hidden": 32, "layers": 1, "heads": 4, "feedforward": 64, "pixel": 16, "frequencies": 8, "positions": 4}
+    small: dict[str, Any] = {
+        "hidden": 32,
+        "layers": 1,
+        "heads": 4,
+        "feedforward": 64,
+        "pixel": 16,
+        "frequencies": 8,
+        "positions": 4,
+    }
     made = BoxGuidedDecoder(spec.llm_dim, spec.vision_dims, **small, use_token=False, use_states=False, spec=spec)
-    return made.save_pretrained(tmp_path_factory.mktemp("decoder") / "decoder")
+    folder = tmp_path_factory.mktemp("decoder")
+    made.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -43,8 +43,6 @@ def evaluated(tmp_path_factory):
 
 def test_two_processes_answer_every_sample_once_and_score_reproduces(tmp_path):
     launch("evaluation/evaluate.py", *SMALL, f"output_dir={tmp_path}", processes=2)
-    parts = [len(list(read_predictions(tmp_path / f"predictions-{number}-of-2.jsonl"))) for number in range(2)]
-    assert parts == [5, 5]
     records = list(read_predictions(tmp_path / "predictions.jsonl"))
     assert len({record.id for record in records}) == 10
     metrics = (tmp_path / "metrics.json").read_bytes()
