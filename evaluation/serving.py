@@ -118,9 +118,8 @@ def page(
                     index = gr.Number(0, label=f"Sample of data, 0 to {len(samples) - 1}", precision=0, elem_id="index")
                     choose = gr.Button("Pick", elem_id="pick")
             with gr.Column(scale=3):
-                shown = gr.Image(
-                    show_label=False, elem_id="answer", interactive=False, format="png", buttons=["download"]
-                )
+                drawing = {"format": "png", "buttons": ["download"]}
+                shown = gr.Image(show_label=False, elem_id="answer", interactive=False, **drawing)
                 read = gr.Textbox(label="Read as", elem_id="read", interactive=False)
                 text = gr.Textbox(label="Text", elem_id="text", interactive=False, buttons=["copy"])
                 paid = gr.HTML(elem_id="paid")
