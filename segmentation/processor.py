@@ -62,23 +62,21 @@ def load_processor(path: str | Path, max_pixels: int | None = None) -> Processor
 
 def _limit(images: Any, max_pixels: int) -> None:
     """Lower the pixels that an image processor gives a picture at most."""
-    if hasattr(images, "merge_size"):
-        least, most = (
-            4 * images.size["shortest_edge"],
-            images.size["longest_edge"],
-        )  # see `segmentation.data.resize.fit`
-    else:
-        tile = images.size["height"] * images.size["width"]
+    tiled = not hasattr(images, "merge_size")
+    tile = images.size["height"] * images.size["width"] if tiled else 0
+    if tiled:
         least, most = tile * images.min_patches, tile * images.max_patches
+    else:
+        least, most = 4 * images.size["shortest_edge"], images.size["longest_edge"]  # 4: `segmentation.data.resize.fit`
     if not least <= max_pixels <= most:
         raise ValueError(
             f"model.max_pixels={max_pixels}: the processor at model.path takes {least} to {most}; "
             "more would be taken away again by an engine, which reads the processor there. null keeps its limit."
         )
-    if hasattr(images, "merge_size"):
-        images.size = {"shortest_edge": images.size["shortest_edge"], "longest_edge": max_pixels}
-    else:
+    if tiled:
         images.max_patches = max_pixels // tile
+    else:
+        images.size = {"shortest_edge": images.size["shortest_edge"], "longest_edge": max_pixels}
 
 
 def family(path: str | Path) -> str:

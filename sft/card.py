@@ -120,12 +120,13 @@ def write_card(cfg: DictConfig, prompt: str, folder: str | Path) -> None:
         prompt=prompt,
         choices=" ".join(f"format.{key}={value}" for key, value in form.items() if key == "reasoning" and value),
     )
+    license_fields: dict[str, Any] = license_
     data = ModelCardData(
         base_model=base,
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=["referring-segmentation", "refseg-rl", "grpo" if grpo else "sft"],
-        **license_,
+        **license_fields,
     )
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}").save(Path(folder) / CARD)
 
@@ -169,7 +170,8 @@ def _short(section: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Add metrics to a card, upload its folder, or both."""
-    folder, options = arguments[0], dict(one.partition("=")[::2] for one in arguments[1:])
+    folder = arguments[0]
+    options = {key: value for key, _, value in (one.partition("=") for one in arguments[1:])}
     if unknown := set(options) - {"metrics", "push_to_hub"}:
         raise SystemExit(f"sft/card.py: unknown {', '.join(sorted(unknown))}; it takes metrics= and push_to_hub=.")
     if not (Path(folder) / CARD).is_file():

@@ -46,10 +46,11 @@ def real_data() -> Path:
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy that knows the boxes of `tests.taught.some_scenes` by heart."""
     from rollouts.policy import image_frame, load_processor
+    from segmentation.boxes import ResizedPixels
     from segmentation.formats import BoxFormat
     from tests.runs import BASE, ROOT
     from tests.taught import some_scenes, teach
 
     frame = image_frame(load_processor(ROOT / BASE))
-    assert frame is not None
+    assert isinstance(frame, ResizedPixels)
     return teach(some_scenes(), BoxFormat(frame), tmp_path_factory.mktemp("taught"))

@@ -13,6 +13,7 @@ from rl.trainer import Reward, SegGRPOTrainer
 from rl.validation import Validation
 from rollouts.policy import image_frame, load_model, load_processor
 from rollouts.rows import prompt_rows
+from segmentation.boxes import ResizedPixels
 from segmentation.data.scenes import Scenes
 from segmentation.decoders.filled_box import FilledBox
 from segmentation.formats import BoxFormat
@@ -36,7 +37,7 @@ def small_trainer(
     """A trainer of two prompts with four completions a step; `settings` are GRPOConfig's."""
     processor = load_processor(policy)
     frame = image_frame(processor)
-    assert frame is not None
+    assert isinstance(frame, ResizedPixels)
     format = BoxFormat(frame)
     chosen: dict[str, Any] = {
         "max_steps": 4,

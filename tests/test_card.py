@@ -21,7 +21,7 @@ PROMPT = BoxFormat("relative1000").prompt("the left cup")
 
 def config(command, *overrides):
     with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-        return compose(command, overrides)
+        return compose(command, [*overrides])
 
 
 @pytest.fixture
@@ -98,4 +98,4 @@ def test_a_decoder_loads_by_one_line_and_has_a_card(tmp_path):
     card = ModelCard.load(tmp_path / "README.md")
     assert card.text.startswith("# BoxGuidedDecoder") and str(spec) in card.text
     assert "from segmentation.decoders import load_decoder" in card.text
-    assert card.data.pipeline_tag == "image-segmentation"
+    assert card.data.to_dict()["pipeline_tag"] == "image-segmentation"

@@ -67,7 +67,7 @@ def test_a_lower_limit_holds_everywhere_and_an_engine_without_it_changes_nothing
     limit = 4 * 64 * 64 if family != "internvl" else 4 * 32 * 32 + 5
     limited, engine = load_processor(folders[family], limit), load_processor(folders[family])
     frame = image_frame(limited)
-    assert frame == (Tiles(32, 1, 4) if family == "internvl" else ResizedPixels(16, 64 * 64, limit))
+    assert frame and frame == (Tiles(32, 1, 4) if family == "internvl" else ResizedPixels(16, 64 * 64, limit))
     large = noise(300, 400)
     picture = fit(large, frame)
     assert picture.width * picture.height <= limit

@@ -38,7 +38,9 @@ def test_weights_gradients_and_adamw_are_exact(path, dtype, lora, added):
     counted, trained = memory.parameters(on_meta(architecture(path), dtype), True, lora, added)
     model = freeze_vision(load_model(path, dtype))
     if lora:
-        model = get_peft_model(model, make_lora(lora, **new_rows(added, model.config.tie_word_embeddings)))
+        adapter = make_lora(lora, **new_rows(added, model.config.tie_word_embeddings))
+        assert adapter
+        model = get_peft_model(model, adapter)
     parameters = list(model.parameters())
     learned = [one for one in parameters if one.requires_grad]
     assert footprint.weights(counted) == sum(one.numel() * one.element_size() for one in parameters)
@@ -80,7 +82,9 @@ def test_activations_are_within_a_quarter(path, dtype, lora):
     model = freeze_vision(load_model(path, dtype)).train()
     stack = footprint.language_stack(model.config)
     if lora:
-        model = get_peft_model(model, make_lora(lora))
+        adapter = make_lora(lora)
+        assert adapter
+        model = get_peft_model(model, adapter)
     element = getattr(torch, dtype).itemsize
     per_token = footprint.layer(stack, bool(lora), element, rank=lora["r"] if lora else 0)
     measured = kept(model, tokens)

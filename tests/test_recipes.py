@@ -34,7 +34,7 @@ PUBLISHED = {
 
 def composed(command, *overrides):
     with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-        return compose(command, overrides)
+        return compose(command, [*overrides])
 
 
 def test_there_is_a_recipe_for_each_model_on_each_hardware():
@@ -56,6 +56,7 @@ def test_a_recipe_trains_with_the_same_batch_on_every_hardware(recipe, tmp_path)
         **training_arguments(),
     )
     gpus = cfg.hardware.gpus
+    assert arguments.steps_per_generation and arguments.num_generations and arguments.max_completion_length
     assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * gpus == 128
     written = arguments.per_device_train_batch_size * arguments.steps_per_generation * gpus
     assert written % arguments.num_generations == 0

@@ -14,6 +14,7 @@ from evaluation.vqa_scores import gqa, pope, says_yes
 from rollouts.policy import image_frame, load_processor
 from rollouts.rows import answer_rows
 from rollouts.sections import make_training_samples
+from segmentation.boxes import ResizedPixels
 from segmentation.data.check import check
 from segmentation.data.export import export
 from segmentation.data.llava import Llava
@@ -70,7 +71,7 @@ def test_a_missing_image_is_broken(tmp_path):
 def test_the_loss_is_on_the_last_answer_alone_and_the_picture_comes_first(tmp_path):
     processor = load_processor(ROOT / BASE)
     frame = image_frame(processor)
-    assert frame is not None
+    assert isinstance(frame, ResizedPixels)
     talk = Llava(write_llava(tmp_path), "llava.json", text_only="skip")
     samples = [talk[0], talk[1], Scenes("val", length=1)[0]]
     rows = list(answer_rows(samples, BoxFormat(frame), frame))

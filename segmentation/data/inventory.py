@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     if "--help" in arguments:
         print(help_text(__doc__, USAGE, ()))
         return
-    given = dict(argument.partition("=")[::2] for argument in arguments)
+    given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
     if not given.get("root") or given.keys() - {"root", "opened"} or not given.get("opened", "0").isdecimal():
         fail(f"usage: {USAGE}")
     if not Path(given["root"]).is_dir():
