@@ -65,7 +65,8 @@ def test_overridden_methods_keep_their_signatures(owner, name):
 def test_the_names_that_are_replaced_exist():
     assert grpo.VLLMGeneration is VLLMGeneration  # SegGRPOTrainer puts TrainingEngine in its place
     assert hasattr(vllm_generation, "LLM")  # TrainingEngine adds the dtype to it
-    assert "generation_config" in inspect.signature(vars(GenerationMixin)["_get_logits_processor"]).parameters  # rollouts.draws
+    processors = vars(GenerationMixin)["_get_logits_processor"]  # rollouts.draws
+    assert "generation_config" in inspect.signature(processors).parameters
 
 
 def overridden(trainer: type) -> set[str]:
