@@ -37,7 +37,7 @@ from evaluation.progress import RunningScore
 from evaluation.score import make_protocol, score_file, write_metrics
 from evaluation.table import write_table
 from rollouts.answers import Answers
-from rollouts.device import use_all_cores
+from rollouts.device import processes, use_all_cores
 from rollouts.engines import Completion
 from rollouts.rows import picture
 from segmentation.data.check import check
@@ -53,7 +53,7 @@ console = Console()
 def main(cfg: DictConfig) -> None:
     """Look everything over, then answer and score one benchmark after the other."""
     use_all_cores()
-    state = PartialState()
+    state = processes()
     if cfg.answers not in ANSWERS:
         raise configs.unknown("value of answers", cfg.answers, ANSWERS)
     policy = Answers(cfg)

@@ -26,7 +26,7 @@ from rich.progress import track
 from evaluation.predictions import BadPredictions, claim, drop_half_line
 from evaluation.score import write_metrics
 from evaluation.vqa_scores import SCORES
-from rollouts.device import prepare_vllm, use_all_cores
+from rollouts.device import prepare_vllm, processes, use_all_cores
 from rollouts.engines import ENGINES, require_vllm
 from rollouts.policy import image_frame, load_processor
 from rollouts.rows import chat, picture
@@ -38,7 +38,7 @@ from segmentation.data.vqa import Vqa
 def main(cfg: DictConfig) -> None:
     """Answer, batch by batch, what has no answer yet; score."""
     use_all_cores()
-    state = PartialState()
+    state = processes()
     if cfg.engine not in ENGINES:
         raise configs.unknown("engine", cfg.engine, ENGINES)
     if cfg.engine == "vllm":

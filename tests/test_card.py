@@ -96,6 +96,6 @@ def test_a_decoder_loads_by_one_line_and_has_a_card(tmp_path):
     made.save_pretrained(tmp_path)
     assert load_decoder(tmp_path).spec == spec
     card = ModelCard.load(tmp_path / "README.md")
-    assert card.text.startswith("# BoxGuidedDecoder") and str(spec) in card.text
+    assert card.text.strip().startswith("# BoxGuidedDecoder") and str(spec) in card.text
     assert "from segmentation.decoders import load_decoder" in card.text
     assert card.data.to_dict()["pipeline_tag"] == "image-segmentation"
