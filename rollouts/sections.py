@@ -83,7 +83,7 @@ def make_order(section: Mapping[str, Any], samples: Opened, seed: int, shuffle: 
 
 def make_decoder(section: Mapping[str, Any] | None) -> Any:
     """The decoder that fills in masks, None for formats whose text has them."""
-    return None if section is None else configs.instantiate(section, where="decoder")
+    return configs.instantiate(section, where="decoder") if section else None
 
 
 def make_rewards(section: Mapping[str, Any]) -> tuple[dict[str, Reward], list[float], list[str]]:

@@ -27,7 +27,7 @@ def test_300_steps_teach_a_format(name, tmp_path):
     launch("sft/warm_start.py", *form, *shape, f"model.path={BASE}", f"output_dir={tmp_path / 'warm'}")
     where = [f"model.path={tmp_path / 'warm' / 'policy'}", f"output_dir={tmp_path / 'eval'}", "overlays=0"]
     # What needs a trained decoder has no mask to score: states alone are looked at, which score.py does without one.
-    without = ["decoder=null"] if name in ("seg token", "mask token") else []
+    without = ["decoder=none"] if name in ("seg token", "mask token") else []
     shown = ["benchmark=scenes_val", "benchmark.length=200", "max_tokens=1024"]
     launch("evaluation/evaluate.py", *form, *without, *where, *shown)
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
