@@ -334,6 +334,20 @@ def test_the_stem_reads_pixels_at_its_stride(stride, size):
     assert Stem(16, stride)(torch.rand(1, 3, 32, 48)).shape[-2:] == size
 
 
+@pytest.mark.parametrize("upscale", [2, 4, 8])
+def test_box_guided_logits_are_as_fine_as_asked(upscale):
+    decoder, features = box_guided(upscale=upscale), pictures((3, 5), count=1)
+    logits, _ = decode(decoder, features, torch.zeros(len(BOXES), dtype=torch.long), **answers())
+    height, width = features.vision[-1].shape[-2:]
+    assert logits.shape == (len(BOXES), upscale * height, upscale * width)
+
+
+@pytest.mark.parametrize("upscale", [0, 1, 3])
+def test_logits_that_no_doubling_reaches_are_refused(upscale):
+    with pytest.raises(ValueError, match=f"upscale={upscale}"):
+        box_guided(upscale=upscale)
+
+
 def test_a_stem_of_another_stride_is_refused():
     with pytest.raises(ValueError, match="stem_stride=3"):
         Stem(16, 3)
