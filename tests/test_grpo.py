@@ -19,7 +19,8 @@ LOTTERY = "+rewards.lottery={_target_: tests.runs.lottery, weight: 1.0}"
 @pytest.mark.vllm
 def test_vllm_and_the_trainer_agree_and_the_policy_learns(tmp_path):
     moved = ["trainer.learning_rate=1e-3", "trainer.warmup_steps=0", "trainer.max_steps=4", LOTTERY]
-    launch("rl/grpo.py", f"model.path={BASE}", f"output_dir={tmp_path}", *QUICK_GRPO, *moved)
+    large = "trainer.per_device_train_batch_size=128"  # prompts of more tokens than vLLM reads at once, 4,096
+    launch("rl/grpo.py", f"model.path={BASE}", f"output_dir={tmp_path}", *QUICK_GRPO, large, *moved)
     logged = [line for line in history(tmp_path) if "reward" in line]
     assert len(logged) == 4
     for line in logged:
