@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 import configs
 from evaluation.folder import read_metrics
 from evaluation.predictions import read_predictions, read_run
+from segmentation.published import SIZES
 
 REPORTED = Path(__file__).with_name("reported.yaml")
 MEASURED = "measured here"
@@ -87,13 +88,6 @@ BLOCKS = (
     ),
     Block("ReasonSeg", "Reasoning segmentation", _columns([("reasonseg", ("val", "test"))], ["gIoU", "cIoU"])),
 )
-# How many expressions a whole split has, where that is known: a line measured on fewer says so.
-SIZES = {
-    **{("refcoco", split): size for split, size in {"val": 10_834, "testA": 5_657, "testB": 5_095}.items()},
-    **{("refcoco+", split): size for split, size in {"val": 10_758, "testA": 5_726, "testB": 4_889}.items()},
-    **{("refcocog", split): size for split, size in {"val": 4_896, "test": 9_602}.items()},
-    **{("reasonseg", split): size for split, size in {"val": 200, "test": 779}.items()},
-}
 
 
 def read_measured(folders: Sequence[Path], metrics: str = "metrics.json") -> list[Measured]:

@@ -7,7 +7,6 @@ decoder among the rewards.
 import json
 import subprocess
 from collections import Counter
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from segmentation.backbones import make_backbone
 from segmentation.decoders import BoxGuidedDecoder
 from tests.distributed_runs import LORA, TINY, train
 from tests.runs import ROOT, accelerate, environment
+from tests.test_painter import SMALL
 
 pytestmark = pytest.mark.distributed
 KINDS = {"lora": [LORA], "full": []}
@@ -32,16 +32,7 @@ def decoder(taught, tmp_path_factory):
     processor, model = load_processor(taught), load_model(taught, "float32")
     spec = make_backbone(model, processor, (0, -1)).spec
     torch.manual_seed(0)
-    small: dict[str, Any] = {
-        "hidden": 32,
-        "layers": 1,
-        "heads": 4,
-        "feedforward": 64,
-        "pixel": 16,
-        "frequencies": 8,
-        "positions": 4,
-    }
-    made = BoxGuidedDecoder(spec.llm_dim, spec.vision_dims, **small, use_token=False, use_states=False, spec=spec)
+    made = BoxGuidedDecoder(spec.llm_dim, spec.vision_dims, **SMALL, use_token=False, use_states=False, spec=spec)
     folder = tmp_path_factory.mktemp("decoder")
     made.save_pretrained(folder)
     return folder

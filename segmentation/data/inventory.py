@@ -22,15 +22,13 @@ from rich.text import Text
 
 from segmentation.data.check import check
 from segmentation.data.export import CONFIGS, dataset, fail, help_text, run
+from segmentation.published import SIZES
 
 USAGE = "python -m segmentation.data.inventory root=FOLDER [opened=32]"
 STYLES = {"whole": "green", "absent": "dim", "broken": "bold red"}
-# Samples of the official files, one a sentence: the refer API's tables, and gRefCOCO's.
+# By the choice that reads the split: `refcoco_plus_val` of benchmark=, `refcoco_plus` of data=, which is train.
 PUBLISHED = {
-    **{f"refcoco_{split}": count for split, count in {"val": 10_834, "testA": 5_657, "testB": 5_095}.items()},
-    **{f"refcoco_plus_{split}": count for split, count in {"val": 10_758, "testA": 5_726, "testB": 4_889}.items()},
-    **{"refcocog_val": 4_896, "refcocog_test": 9_602, "refcoco": 120_624, "refcoco_plus": 120_191, "refcocog": 80_512},
-    **{"reasonseg_val": 200, "reasonseg_test": 779},
+    f"{name.replace('+', '_plus')}_{split}".removesuffix("_train"): size for (name, split), size in SIZES.items()
 }
 console = Console(highlight=False, soft_wrap=True)
 
