@@ -3,7 +3,7 @@
     python rl/quickstart.py --format box --seed 0 --output outputs/quickstart
     python rl/quickstart.py --format bricks --control     # the warm start goes on for GRPO's time
     python rl/quickstart.py --decoder box_guided_small    # masks by a decoder, trained in between
-    python rl/quickstart.py --long --output outputs/long  # 400 updates; if killed, add --resume
+    python rl/quickstart.py --long --output outputs/long  # an hour; if killed, add --resume
 
 Each step is an ordinary entry point with its ordinary config, printed before it runs.
 """
@@ -39,6 +39,7 @@ GRPO = {  # what suits the length of the texts: configs/trainer/grpo.yaml and re
 }
 WARM_STEPS = {"box": 120, "bricks": 220}  # until at least 95% of the texts are valid
 GRPO_STEPS = {"box": 120, "bricks": 160}
+LONG_STEPS = {"box": 400, "bricks": 700}
 COLUMNS = {
     "cIoU": "cIoU",
     "gIoU": "gIoU",
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"))
     parser.add_argument("--decoder", metavar="NAME", help="of configs/decoder: train it, and GRPO under its masks")
     parser.add_argument("--control", action="store_true", help="also continue the warm start, for GRPO's time")
-    parser.add_argument("--long", action="store_true", help="GRPO of 400 updates: configs/trainer/grpo_long.yaml")
+    parser.add_argument("--long", action="store_true", help="GRPO of 400 (box) or 700 updates: trainer=grpo_long")
     parser.add_argument("--grpo", nargs="*", default=[], metavar="KEY=VALUE", help="more overrides for rl/grpo.py")
     parser.add_argument("--resume", action="store_true", help="go on with what a killed run left in --output")
     args = parser.parse_args()
@@ -83,8 +84,9 @@ def main() -> None:
         painted = [*said, "decoder=trained", f"decoder.path={trained / 'best'}"]
     else:
         painted = said
-    updates = "trainer=grpo_long" if args.long else f"trainer.max_steps={GRPO_STEPS[args.format]}"
-    told = ["benchmark=scenes_val", updates, *GRPO[args.format], f"output_dir={tuned}", *args.grpo]
+    updates = ["trainer=grpo_long"] if args.long else []
+    updates += [f"trainer.max_steps={(LONG_STEPS if args.long else GRPO_STEPS)[args.format]}"]
+    told = ["benchmark=scenes_val", *updates, *GRPO[args.format], f"output_dir={tuned}", *args.grpo]
     steps.train("grpo", "rl/grpo.py", start, *painted, *fresh, *told)
     if args.control:
         policies["control"] = args.output / "control" / "policy"
