@@ -54,7 +54,7 @@ def last_checkpoint(output_dir: str | Path) -> str | None:
 
 
 def resume_from(output_dir: str | Path, resume: bool) -> str | None:
-    """What a trainer is to continue from.
+    """What a trainer is to continue from; called by every process of a run.
 
     Raises:
         FileExistsError: the folder has checkpoints and `resume` is false: they would be mixed with new ones.
@@ -62,6 +62,10 @@ def resume_from(output_dir: str | Path, resume: bool) -> str | None:
     last = last_checkpoint(output_dir)
     if last and not resume:
         raise FileExistsError(f"{last} is from an earlier run: pass resume=true to continue it, or another output_dir.")
+    if last:
+        # Of several processes on a CPU accelerate (1.15) names each one's device "cpu:0", transformers (5.17) loads the
+        # optimizer onto it, and torch (2.13) knows only "cpu". Can go when any of them does otherwise.
+        torch.serialization.register_package(11, lambda _: None, lambda obj, at: obj if at.startswith("cpu:") else None)
     return last if resume else None
 
 

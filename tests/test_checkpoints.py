@@ -1,8 +1,9 @@
 """sft/checkpoints.py: old checkpoints go only when a new one is whole, and the best stays."""
 
+import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from sft.checkpoints import WHOLE, MarkWhole, last_checkpoint, remove_old
+from sft.checkpoints import WHOLE, MarkWhole, last_checkpoint, remove_old, resume_from
 
 
 def written(folder, step: int, whole: bool = True) -> None:
@@ -47,3 +48,13 @@ def test_nothing_is_removed_before_the_new_one_is_whole(tmp_path):
     mark.on_save(arguments, state, control)
     assert left(tmp_path) == {"checkpoint-2"}
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+
+
+def test_an_optimizer_is_loaded_onto_a_cpu_that_has_a_number(tmp_path):
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / WHOLE).touch()
+    torch.save({"exp_avg": torch.ones(2)}, tmp_path / "optimizer.pt")
+    assert resume_from(tmp_path, resume=True)
+    for device in ("cpu:0", "cpu:1", "cpu"):
+        loaded = torch.load(tmp_path / "optimizer.pt", map_location=torch.device(device), weights_only=True)
+        assert loaded["exp_avg"].device.type == "cpu" and loaded["exp_avg"].sum() == 2

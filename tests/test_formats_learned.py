@@ -11,8 +11,9 @@ FORMATS = {
     "box, point": ["format=box", "format.point=true"],
     "mask token": ["format=mask_token", "format.label=false"],
     "seg token": ["format=seg_token"],
-    "bricks": ["format=bricks", "format.grid=16", "format.label=none"],
-    "bricks, wrapped": ["format=bricks", "format.grid=16", "format.label=none", "format.code=wrapped"],
+    # A cell a patch of the picture, as the paper's 64 x 64 cells are about the patches of its own pictures.
+    "bricks": ["format=bricks", "format.grid=8", "format.label=none"],
+    "bricks, wrapped": ["format=bricks", "format.grid=8", "format.label=none", "format.code=wrapped"],
     "columns": ["format=bricks_box", "format.columns=8", "format.grid=16", "format.label=none"],
     "descriptors": ["format=descriptors", "format.grid=8"],
     "thoughts": ["format=box", "format.reasoning=true"],
