@@ -37,20 +37,19 @@ SMALL = ["benchmark=scenes_val", "benchmark.length=10", "max_tokens=48", "batch_
 def evaluated(tmp_path_factory):
     """The folder of an evaluation by one process with the transformers engine."""
     folder = tmp_path_factory.mktemp("evaluated")
-    launch("evaluation/evaluate.py", *SMALL, f"output_dir={folder}", "overlays=0")
+    launch("evaluation/evaluate.py", *SMALL, f"output_dir={folder}")
     return folder
 
 
-def test_two_processes_answer_every_sample_once_and_score_reproduces(tmp_path):
-    launch("evaluation/evaluate.py", *SMALL, f"output_dir={tmp_path}", processes=2)
-    records = list(read_predictions(tmp_path / "predictions.jsonl"))
+def test_every_sample_is_answered_once_and_score_reproduces(evaluated):
+    records = list(read_predictions(evaluated / "predictions.jsonl"))
     assert len({record.id for record in records}) == 10
-    metrics = (tmp_path / "metrics.json").read_bytes()
+    metrics = (evaluated / "metrics.json").read_bytes()
     assert json.loads(metrics)["n_expected"] == json.loads(metrics)["n_scored"] == 10
-    assert (tmp_path / "overlays.png").stat().st_size > 10_000
-    predictions = f"predictions={tmp_path}/predictions.jsonl"
+    assert (evaluated / "overlays.png").stat().st_size > 10_000
+    predictions = f"predictions={evaluated}/predictions.jsonl"
     launch("evaluation/score.py", predictions, *SMALL[:2], "output=again.json")
-    assert (tmp_path / "again.json").read_bytes() == metrics
+    assert (evaluated / "again.json").read_bytes() == metrics
 
 
 def test_a_second_start_generates_nothing_again(evaluated, tmp_path):
@@ -122,7 +121,7 @@ def stopping(generate):
     return once
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 def test_one_two_and_three_processes_and_a_kill_between_give_the_same_metrics(taught, tmp_path):
     data = tmp_path / "data"
     samples = [*some_scenes(), *Scenes("testA", length=21)]

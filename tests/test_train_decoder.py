@@ -254,7 +254,7 @@ def test_layers_are_evenly_spaced_up_to_the_last():
         evenly(5, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 def test_two_processes_train_one_decoder(tmp_path, policy):
     chosen = [f"model.path={policy}", f"output_dir={tmp_path}", *QUICK, "decoder=dsff_small", "format=seg_token"]
     launch("sft/train_decoder.py", *chosen, "data.length=32", processes=2)

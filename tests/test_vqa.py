@@ -184,7 +184,7 @@ def test_a_bad_line_of_answers_is_named(tmp_path: Path):
             read_answers(tmp_path / "answers.jsonl")
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 def test_a_warm_start_learns_both_and_two_processes_answer_every_question(tmp_path):
     write_pope(write_llava(tmp_path))
     vqa = ["+data@data.parts.vqa=llava", f"data.parts.vqa.root={tmp_path}", "data.parts.vqa.file=llava.json"]

@@ -118,7 +118,7 @@ def test_validation_of_an_adapter_whose_masks_a_trained_decoder_makes(taught, tm
     assert (tmp_path / "best" / "model.safetensors").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 def test_two_processes_validate_as_one_does(tmp_path):
     """Five samples and three groups: neither is a multiple of two."""
     asked = ["benchmark=scenes_val", "validation.every=1", "validation.length=5", "validation.overlays=3"]
