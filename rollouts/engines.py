@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from rollouts.device import engine_options
 from rollouts.policy import Model, Processor, image_token_ids, load_model
 from rollouts.rows import Chat
 
@@ -129,9 +130,8 @@ class VLLMEngine:
         self.processor = processor
         self.regex = regex
         self.model = None
-        self.llm: Any = LLM(
-            model=str(path), dtype=dtype, max_model_len=max_length, logprobs_mode="processed_logprobs", **options
-        )
+        options = {"max_model_len": max_length, "logprobs_mode": "processed_logprobs", **engine_options(), **options}
+        self.llm: Any = LLM(model=str(path), dtype=dtype, **options)
         self._banned = image_token_ids(path)
         self._ends = _end_tokens(self.llm.llm_engine.model_config.try_get_generation_config().get("eos_token_id"))
 

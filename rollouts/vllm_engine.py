@@ -11,6 +11,7 @@ import torch
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 
+from rollouts.device import engine_options
 from rollouts.plain_weights import plain_weights
 from rollouts.witnesses import Witnesses
 
@@ -42,7 +43,7 @@ class TrainingEngine(VLLMGeneration):
 
     def _init_vllm(self) -> None:
         original: Any = vllm_generation.LLM
-        options: dict[str, Any] = {"dtype": next(self.model.parameters()).dtype}
+        options: dict[str, Any] = {"dtype": next(self.model.parameters()).dtype, **engine_options()}
         if self.accelerator.device.type == "cpu":
             # Of a prompt that is read in parts, vLLM (0.31) takes back what a seeded row drew before its end, by an
             # offset that generators on a CPU do not have (`_bookkeeping_sync`). Can go when it no longer does.

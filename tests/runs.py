@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).parents[1]
 BASE = "sft/small_base/model"
 QUICK_SFT = ["trainer.max_steps=4", "trainer.per_device_train_batch_size=8", "trainer.report_to=none"]
@@ -64,7 +66,10 @@ def noted(predictions, samples, masks, *, folder: str, **_) -> list[float | None
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+    """Without a hub, and on a CPU without a C++ compiler: a user needs neither."""
+    compiler = {} if torch.cuda.is_available() else {"CXX": "none"}
+    offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **offline, **compiler}
 
 
 def history(output_dir: Path) -> list[dict]:
