@@ -7,8 +7,6 @@ import argparse
 import ast
 import importlib
 import re
-import runpy
-import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,10 +31,6 @@ OWN_CHOICES = {"segmentation.data.inspect", "segmentation.data.export"}  # compo
 ENTRY = re.compile(r"^command = (configs\.main\(.*\))$", re.MULTILINE)
 
 
-class Parsed(Exception):
-    """An argument parser is content; what would follow is left out."""
-
-
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_mine(tmp_path_factory.mktemp("readmes"))
@@ -58,7 +52,7 @@ def test_the_readmes_are_read():
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
-def test_a_command_is_one(command, mine, monkeypatch):
+def test_a_command_is_one(command, mine):
     words = command.words
     if words[0] == "make":
         makefile = (ROOT / "Makefile").read_text()
@@ -75,7 +69,7 @@ def test_a_command_is_one(command, mine, monkeypatch):
     else:
         if words[0] == "accelerate":
             check_launch(command)
-        check_arguments(command, mine, monkeypatch)
+        check_arguments(command, mine)
 
 
 def check_code(code: str) -> None:
@@ -92,7 +86,7 @@ def check_launch(command: Command) -> None:
     assert launched.config_file is None or Path(launched.config_file).is_file()
 
 
-def check_arguments(command: Command, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_arguments(command: Command, mine: Path) -> None:
     """What stands behind the script, by what reads it there."""
     arguments, beside = export.own_choices(command.arguments)
     beside = [one.replace(str(ROOT), str(mine.parent)) for one in beside]
@@ -113,7 +107,7 @@ def check_arguments(command: Command, mine: Path, monkeypatch: pytest.MonkeyPatc
         keys = {argument.partition("=")[0] for argument in arguments[1:]}
         assert keys <= set(re.findall(r'"(\w+)" in options', source))
     else:
-        check_parser(command, monkeypatch)
+        check_parser(source, arguments)
 
 
 def entry_point(call: str) -> tuple[str, Sequence[str], Sequence[str]]:
@@ -143,19 +137,10 @@ def check_config(name: str, overrides: list[str], open_: bool) -> dict[str, Any]
     return OmegaConf.to_container(cfg, resolve=not open_)  # pyright: ignore[reportReturnType]
 
 
-def check_parser(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its argparse.ArgumentParser takes the arguments."""
-    parse = argparse.ArgumentParser.parse_args
-
-    def parse_and_stop(*given: Any) -> None:
-        parse(*given)
-        raise Parsed
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
-    monkeypatch.setattr(sys, "argv", [command.script, *command.arguments])
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    with pytest.raises(Parsed):
-        if command.words[1] == "-m":
-            runpy.run_module(command.script, run_name="__main__")
-        else:
-            runpy.run_path(command.script, run_name="__main__")
+def check_parser(source: str, arguments: list[str]) -> None:
+    """The statements that make its argparse.ArgumentParser, without the imports of seconds above them, take these."""
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    lines = [ast.unparse(line) for function in functions for line in function.body]
+    names: dict[str, Any] = {"argparse": argparse, "Path": Path, "__doc__": None}
+    exec("\n".join(line for line in lines if line.startswith(("parser = ", "parser.add_argument"))), names)
+    names["parser"].parse_args(arguments)
