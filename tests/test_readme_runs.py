@@ -57,7 +57,8 @@ SHORTENED = {  # what in a command: what is typed behind it
     r"model=qwen(?!.*model\.path=)": "model.path=sft/small_base/model",
     r"rl/ablate\.py": "dry_run=true measure=0",  # what it starts is tests/test_ablate_sweep.py's
     r"pretrain\.py": "--steps 2 --vision-steps 2 --batch 2",
-    r"(score|compare|report|table)\.py|rollouts\.memory|segmentation\.data|python -c|pytest |draw_": "",  # short as it is
+    # short as they are
+    r"(score|compare|report|table|draw_formats)\.py|rollouts\.memory|segmentation\.data|python -c|pytest ": "",
 }
 REST = {  # of a command that is not printed whole
     "sft/warm_start.py": [],
