@@ -1,4 +1,4 @@
-"""The commands of the READMEs, as they are printed: in blocks without a language, and in the text."""
+"""The commands of the READMEs and of TROUBLESHOOTING.md, as printed: in blocks without a language, and in the text."""
 
 from __future__ import annotations
 
@@ -47,10 +47,11 @@ class Command:
 
 
 def readmes() -> list[str]:
-    """Every README.md of the repository, the one at the top first."""
+    """Every README.md of the repository, the one at the top first, and TROUBLESHOOTING.md."""
     folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name not in OTHERS and path.name[0] != "."]
     found = [ROOT / "README.md", *(path for folder in folders for path in folder.rglob("README.md"))]
-    return sorted((str(path.relative_to(ROOT)) for path in found), key=lambda name: (name != "README.md", name))
+    names = sorted((str(path.relative_to(ROOT)) for path in found), key=lambda name: (name != "README.md", name))
+    return [*names, "TROUBLESHOOTING.md"]
 
 
 def commands() -> list[Command]:

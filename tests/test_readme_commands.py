@@ -1,4 +1,4 @@
-"""Every command of every README.md is one: its files, modules, keys, choices and targets exist.
+"""Every command of every README.md is one: its files, modules, keys, choices and targets exist. Links lead somewhere.
 
 That they run is `tests/test_readme_runs.py`'s business.
 """
@@ -28,6 +28,8 @@ from tests.runs import ROOT
 
 COMMANDS = commands()
 OWN_CHOICES = {"segmentation.data.inspect", "segmentation.data.export"}  # compose single sections, by themselves
+LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 ENTRY = re.compile(r"^command = (configs\.main\(.*\))$", re.MULTILINE)
 
 
@@ -49,6 +51,21 @@ def test_the_readmes_are_read():
         parsed("README.md", "pyhton a.py", ())
     again = parsed("README.md", "... data=b  # and so on", ("python", "a.py"))
     assert (again.words, again.open) == (("python", "a.py", "data=b"), True)
+
+
+@pytest.mark.parametrize("readme", readmes())
+def test_links_lead_somewhere(readme):
+    for link in LINK.findall((ROOT / readme).read_text()):
+        name, _, anchor = link.partition("#")
+        path = ((ROOT / readme).parent / name) if name else ROOT / readme
+        assert path.exists(), link
+        path = path / "README.md" if path.is_dir() else path
+        assert not anchor or anchor in {slug(heading) for heading in HEADING.findall(path.read_text())}, link
+
+
+def slug(heading: str) -> str:
+    """A heading as GitHub links to it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)

@@ -22,7 +22,17 @@ import pytest
 from segmentation.data.refer import DATASETS
 from segmentation.data.scenes import Scenes
 from segmentation.sample import open_image
-from tests.official import photo, write, write_grefcoco, write_llava, write_muse, write_pope, write_reasonseg
+from tests.official import (
+    HEIGHT,
+    WIDTH,
+    photo,
+    write,
+    write_grefcoco,
+    write_llava,
+    write_muse,
+    write_pope,
+    write_reasonseg,
+)
 from tests.ones_own import write_mine
 from tests.readme_commands import Command, commands, readmes
 from tests.runs import ROOT, environment
@@ -130,6 +140,15 @@ def write_data(root: Path) -> None:
     asked = {"imageId": "n1", "question": "What is it?", "answer": "cup"}
     write(root / "testdev_balanced_questions.json", {"201": asked})
     photo(root / "gqa/images/n1.jpg")
+    mine = {
+        "id": "1",
+        "image": "gqa/images/n1.jpg",
+        "height": HEIGHT,
+        "width": WIDTH,
+        "expression": "cup",
+        "targets": [],
+    }
+    (root / "mine.jsonl").write_text(json.dumps(mine) + "\n")
 
 
 @pytest.mark.slow
