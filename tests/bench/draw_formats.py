@@ -11,13 +11,14 @@ import argparse
 import sys
 import textwrap
 from pathlib import Path
+from typing import cast
 
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from configs import instantiate, plain
 from segmentation import masks
 from segmentation.data.scenes import Scenes
 from segmentation.decoders import FilledBox
@@ -57,11 +58,10 @@ def main() -> None:
 
 def row(name: str, sample: Sample) -> tuple[str, str, Panel]:
     """Heading, text, and what is read out of it."""
-    section = OmegaConf.load(ROOT / f"configs/format/{name}.yaml")
-    section.pop("reasoning")
-    if "convention" in section:
-        section.convention = "relative1000"
-    form: Format = instantiate(section)
+    values = plain(cast(DictConfig, OmegaConf.load(ROOT / f"configs/format/{name}.yaml")))
+    values.pop("reasoning")
+    frame = {"convention": "relative1000"} if "convention" in values else {}
+    form: Format = instantiate(values | frame, where=name)
     text = form.encode(sample)
     said = form.parse(text, sample.height, sample.width)
     assert isinstance(said, Found)
