@@ -178,5 +178,15 @@ def test_every_way_to_an_error_is_used():
     assert 20 <= len(OURS) <= 60 and len(THEIRS) >= 10
 
 
+def test_metrics_are_called_as_they_are_logged():
+    trainer = Path(str(importlib.util.find_spec("trl.trainer.grpo_trainer").origin))  # pyright: ignore
+    texts = [text for text in [*own_strings(), *strings(trainer)] if re.match(r"[a-z_]{4,}/", text)]
+    logged = [re.escape(text).replace("\0", r"\w+") for text in texts]
+    named = re.findall(r"`((?:groups|states|completions|sampling|time|rewards|eval)/[\w/]+)`", PAGE)
+    assert len(named) > 10
+    for name in named:
+        assert any(re.fullmatch(pattern, name) for pattern in logged), name
+
+
 def test_a_text_that_nobody_prints_is_noticed():
     assert not any(has(text, "...: this is printed by ... nowhere") for text in own_strings())
