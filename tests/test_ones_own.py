@@ -1,43 +1,23 @@
 """The READMEs' files of one's own: a dataset, a format, a decoder and a reward, as printed, run together."""
 
-import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from PIL import Image
 
 from rl import grpo
 from segmentation.data import inspect
-from segmentation.data.scenes import Scenes
-from segmentation.masks import decode, empty
-from segmentation.sample import open_image
+from tests.ones_own import write_mine
 from tests.runs import BASE, QUICK_GRPO, ROOT, history
-
-READMES = ("rewards", "segmentation/data", "segmentation/decoders", "segmentation/formats")
-FILE = re.compile(r"```(?:python|yaml)\n# (mine/\S+)\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch) -> Path:
-    """Every file that a README says to write, written, and pictures for the dataset."""
-    for folder in READMES:
-        for name, text in FILE.findall((ROOT / folder / "README.md").read_text()):
-            file = tmp_path / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-    for part in ("images", "masks"):
-        (tmp_path / "mine" / "photos" / part).mkdir(parents=True)
-    for scene in Scenes("train", 8):
-        name = scene.expression.replace("/", " ") + f" {scene.id.rpartition('-')[2]}"
-        mask = decode(scene.mask or empty(scene.height, scene.width))
-        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mine" / "photos" / "masks" / f"{name}.png")
-        open_image(scene).convert("RGB").save(tmp_path / "mine" / "photos" / "images" / f"{name}.jpg")
+    """`tests.ones_own.write_mine`, importable."""
     monkeypatch.syspath_prepend(str(tmp_path))
     GlobalHydra.instance().clear()
-    return tmp_path / "mine"
+    return write_mine(tmp_path)
 
 
 def test_the_files_are_those_of_the_readmes(mine):
