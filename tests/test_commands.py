@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -161,8 +162,10 @@ def test_ctrl_c_ends_a_program_with_one_line_and_as_a_shell_knows_it(rank, line,
     app.write_text("import configs, time\nconfigs.tidy()\nprint('ready', flush=True)\ntime.sleep(600)\n")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "RANK": rank}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    program = subprocess.Popen([sys.executable, str(app)], env=environment, **pipes)
+    # What a shell starts in the background ignores Ctrl-C, and so do its children: these tests may be such a thing.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    program = subprocess.Popen([sys.executable, str(app)], env=environment, preexec_fn=heard, **pipes)
     assert program.stdout and program.stdout.readline() == "ready\n"
     program.send_signal(signal.SIGINT)
-    assert program.communicate() == ("", line)
+    assert program.communicate(timeout=60) == ("", line)
     assert program.returncode == -signal.SIGINT  # to a shell: 128 + SIGINT, 130
