@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,18 @@ def resume_from(output_dir: str | Path, resume: bool) -> str | None:
     if last and not resume:
         raise FileExistsError(f"{last} is from an earlier run: pass resume=true to continue it, or another output_dir.")
     if last:
-        # Of several processes on a CPU accelerate (1.15) names each one's device "cpu:0", transformers (5.17) loads the
-        # optimizer onto it, and torch (2.13) knows only "cpu". Can go when any of them does otherwise.
-        torch.serialization.register_package(11, lambda _: None, lambda obj, at: obj if at.startswith("cpu:") else None)
+        _load_onto_numbered_cpus()
     return last if resume else None
+
+
+@cache  # torch sorts what is registered, and cannot sort two of the same
+def _load_onto_numbered_cpus() -> None:
+    """Let torch load onto "cpu:0".
+
+    Of several processes on a CPU accelerate (1.15) names each one's device so, transformers (5.17) loads the optimizer
+    onto it, and torch (2.13) knows only "cpu". Can go when any of them does otherwise.
+    """
+    torch.serialization.register_package(11, lambda _: None, lambda obj, at: obj if at.startswith("cpu:") else None)
 
 
 def save_now(trainer: Any) -> str:

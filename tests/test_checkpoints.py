@@ -54,7 +54,8 @@ def test_an_optimizer_is_loaded_onto_a_cpu_that_has_a_number(tmp_path):
     (tmp_path / "checkpoint-3").mkdir()
     (tmp_path / "checkpoint-3" / WHOLE).touch()
     torch.save({"exp_avg": torch.ones(2)}, tmp_path / "optimizer.pt")
-    assert resume_from(tmp_path, resume=True)
+    for _ in range(2):  # a program may resume twice
+        assert resume_from(tmp_path, resume=True)
     for device in ("cpu:0", "cpu:1", "cpu"):
         loaded = torch.load(tmp_path / "optimizer.pt", map_location=torch.device(device), weights_only=True)
         assert loaded["exp_avg"].device.type == "cpu" and loaded["exp_avg"].sum() == 2
