@@ -102,7 +102,7 @@ def run(kind: str) -> list[float]:
     return clock.seconds
 
 
-def length(completion_ids: list[list[int]], **_: Any) -> list[float]:
+def length(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
     """A trivial reward, which either trainer can call."""
     return [float(ids[0] % 2) for ids in completion_ids]
 
