@@ -26,17 +26,7 @@ MEANT = {"one": (SMALL,), "two": (SMALL, OTHER), "large": (LARGE,), "none": ()}
 WRONG: tuple[Box, ...] = ((64.0, 0.0, 96.0, 16.0), (16.0, 112.0, 32.0, 128.0))
 
 # What earns more than half, in percent of the honest answer; rewards/README.md says why.
-OWN = {
-    "right and wrong": 74,
-    "every object twice": 77,
-    "every object ten times": 59,
-    "right and ten scraps": 62,
-    "in four pieces": 57,
-}
 HOLES: dict[str, dict[str, int]] = {
-    "default": OWN,
-    "by_part": {**OWN, "two answers": 70},
-    "default, bricks": {**OWN, "two answers": 70},
     "seg_zero": {"far outside": 60},
     "vision_reasoner": {
         "whole image": 57,
