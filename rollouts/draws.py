@@ -39,16 +39,21 @@ class Draws:
 
 
 class _OwnNumbers(LogitsProcessor):
-    """Leaves each row the one token that its generator draws. An exponential race: argmax of p / e is a draw from p."""
+    """Leaves each row one token: the first at which what is likely so far exceeds the row's next number in 0..1."""
 
-    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    BLOCK = 64  # tokens whose numbers are drawn at once
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._left: list[Any] = []  # (B,) each
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        noise = torch.empty_like(scores)  # (B, V)
-        for row, generator in zip(noise, self.generators, strict=True):
-            row.exponential_(generator=generator)
-        drawn = (scores.softmax(-1) / noise).argmax(-1, keepdim=True)
+        if not self._left:
+            each = [torch.rand(self.BLOCK, generator=one, dtype=torch.float64) for one in self.generators]
+            self._left = [*torch.stack(each, 1).to(scores.device)]
+        so_far = scores.softmax(-1).cumsum(-1, dtype=torch.float64)  # (B, V), flat where a token may not be chosen
+        number = self._left.pop(0)[:, None] * so_far[:, -1:]
+        drawn = torch.searchsorted(so_far, number, right=True)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
 
@@ -65,7 +70,7 @@ def rows_draw_alone(model: Model, seeds: Sequence[int]) -> Iterator[None]:
     def with_draws(generation_config: Any, **kwargs: Any) -> Any:
         processors = make(generation_config=generation_config, **kwargs)
         if generation_config.do_sample:
-            processors.append(_OwnNumbers(seeds, inner.device))
+            processors.append(_OwnNumbers(seeds))
         return processors
 
     inner._get_logits_processor = with_draws
