@@ -1,7 +1,8 @@
-"""Several choices of one config group in one run: `benchmark=[refcoco_val,grefcoco_val]`, or `benchmark=all`.
+"""Several choices of one config group in one run: `data=[refcoco,grefcoco]`, `benchmark=[...]`, or `benchmark=all`.
 
 Hydra lays the files of such a list over each other, so that the last `_target_` wins. Here each choice becomes a
-section of its own, `benchmark.parts.refcoco_val`, whose `root` is `benchmark.root` unless it is given another.
+section of its own, `benchmark.parts.refcoco_val`, whose `root` is `benchmark.root` unless it is given another. The
+group's `several.yaml` says what they make together.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ def expanded(arguments: Sequence[str], groups: Sequence[str]) -> list[str]:
 def _expanded(argument: str, groups: Sequence[str], arguments: Sequence[str]) -> Iterator[str]:
     group, _, value = argument.partition("=")
     listed = value.startswith("[") and value.endswith("]")
-    if group not in groups or not (listed or value == "all"):
+    every = value == "all" and group == "benchmark"
+    if group not in groups or not (listed or every):
         yield argument
         return
     yield f"{group}=several"
-    if not listed:
+    if every:
         yield f"{group}.absent=name"
     for name in dict.fromkeys(part.strip() for part in value[1:-1].split(",")) if listed else _needing_files(group):
         part = f"{group}.parts.{name}"

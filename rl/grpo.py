@@ -15,7 +15,7 @@ from __future__ import annotations
 import configs
 
 # Imports take seconds, the command line is checked before them.
-command = configs.main("grpo", script=__name__)
+command = configs.main("grpo", several=["data"], script=__name__)
 
 from omegaconf import DictConfig
 from trl import GRPOConfig

@@ -13,7 +13,7 @@ from __future__ import annotations
 import configs
 
 # Imports take seconds, the command line is checked before them.
-command = configs.main("train_decoder", script=__name__)
+command = configs.main("train_decoder", several=["data"], script=__name__)
 
 from pathlib import Path
 

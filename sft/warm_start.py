@@ -9,7 +9,7 @@ from __future__ import annotations
 import configs
 
 # Imports take seconds, the command line is checked before them.
-command = configs.main("warm_start", script=__name__)
+command = configs.main("warm_start", several=["data"], script=__name__)
 
 from omegaconf import DictConfig
 from trl import SFTConfig, SFTTrainer

@@ -6,6 +6,7 @@ from hydra import compose, initialize_config_dir
 
 import configs
 import configs.entry
+from configs.several import CONFIGS, expanded
 from rollouts.sections import make_samples, make_training_samples
 from segmentation.data.check import BrokenData, check
 from segmentation.data.grefcoco import GRefCOCO
@@ -214,3 +215,17 @@ def test_large_mixtures_are_made_quickly(tmp_path):
     mixture = Mixture({"a": Scenes(length=3_000_000), "b": Scenes(length=10)}, {"a": 1, "b": 1})
     assert len(mixture) == 3_000_010 and mixture.source(2_999_999)[0] in "ab"
     assert json.dumps(mixture.source(5))
+
+
+def test_a_list_of_datasets_is_a_mixture_with_a_section_for_each():
+    arguments = ["data=[refcoco,scenes]", "data.root=/data", "data.weights={refcoco: 2}", "data.parts.scenes.length=9"]
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        made = compose("warm_start", expanded(arguments, ["data"])).data
+        four = compose("warm_start", ["data=mixture", "data.root=/data"]).data
+        one = compose("warm_start", expanded(["data=scenes"], ["data"])).data
+    assert made._target_ == four._target_ == "segmentation.data.mixture.Mixture"
+    assert list(made.parts) == ["refcoco", "scenes"] and set(made) == set(four)
+    assert (made.parts.refcoco.root, made.weights, made.parts.scenes.length) == ("/data", {"refcoco": 2}, 9)
+    assert list(four.parts) == ["refcoco", "refcoco_plus", "refcocog", "grefcoco"]
+    assert one._target_ == "segmentation.data.scenes.Scenes"
+    assert expanded(["data=all"], ["data"]) == ["data=all"]  # of benchmarks alone
