@@ -126,7 +126,7 @@ def main(cfg: DictConfig) -> None:
     """Read, compare, write."""
     samples = configs.instantiate(cfg.benchmark, where="benchmark")
     comparison = compare(Path(cfg.before), Path(cfg.after), samples, make_protocol(cfg.protocol, samples))
-    write_metrics(comparison, Path(cfg.after).with_name(cfg.output))
+    write_metrics(comparison, Path(cfg.after).parent / cfg.output)
     report(comparison, cfg.shown)
 
 

@@ -65,8 +65,9 @@ def main(cfg: DictConfig) -> None:
             check(benchmark.samples)
     if state.is_main_process:
         configs.record_run(output, cfg, cfg.seed)
-        for name, missing in absent.items():
-            console.print(f"left out, {name}: {missing}", highlight=False, markup=False, soft_wrap=True)
+        for missing in dict.fromkeys(absent.values()):
+            names = ", ".join(name for name, lacks in absent.items() if lacks == missing)
+            console.print(f"left out, {names}: {missing}", highlight=False, markup=False, soft_wrap=True)
     for benchmark, protocol in zip(benchmarks, protocols, strict=True):
         answer_all(policy, benchmark, protocol, cfg, state)
         if state.is_main_process:

@@ -104,7 +104,7 @@ def main(cfg: DictConfig) -> None:
     predictions = Path(cfg.predictions)
     samples = configs.instantiate(cfg.benchmark, where="benchmark")
     metrics = score_file(predictions, samples, Evaluator(make_protocol(cfg.protocol, samples)))
-    write_metrics(metrics, predictions.with_name(cfg.output))
+    write_metrics(metrics, predictions.parent / cfg.output)
     print(json.dumps(metrics, indent=2))
 
 

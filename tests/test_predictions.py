@@ -191,6 +191,8 @@ def test_score_is_a_command(tmp_path: Path):
     write(tmp_path / "predictions.jsonl", made)
     command = [sys.executable, "evaluation/score.py", f"predictions={tmp_path}/predictions.jsonl"]
     root = Path(__file__).parent.parent
-    subprocess.run([*command, "benchmark.length=12"], cwd=root, env={"PYTHONPATH": str(root)}, check=True)
+    (tmp_path / "elsewhere").mkdir()
     expected = score_file(tmp_path / "predictions.jsonl", Scenes("val", length=12), Evaluator())
-    assert json.loads((tmp_path / "metrics.json").read_text()) == expected
+    for output, told in (("metrics.json", ()), ("elsewhere/m.json", (f"output={tmp_path}/elsewhere/m.json",))):
+        subprocess.run([*command, "benchmark.length=12", *told], cwd=root, env={"PYTHONPATH": str(root)}, check=True)
+        assert json.loads((tmp_path / output).read_text()) == expected
