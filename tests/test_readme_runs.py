@@ -50,16 +50,16 @@ CANNOT = {  # what in a command says that it cannot be run here: why
     r"bench_formats": "real masks, for minutes; tests/test_formats_real.py holds formats to its figures",
 }
 SHORTENED = {  # what in a command: what is typed behind it
-    r"sft/warm_start\.py": "trainer.max_steps=2 trainer.per_device_train_batch_size=4",
-    r"rl/grpo\.py": "rollouts=transformers trainer.max_steps=2 trainer.per_device_train_batch_size=8 "
-    "trainer.num_generations=4 trainer.max_completion_length=16",
-    r"rl/grpo\.py(?!.*grpo_lora)": "trainer.steps_per_generation=1",
-    r"trainer=\w+_lora": "trainer.gradient_accumulation_steps=1",
-    r"sft/train_decoder\.py": "trainer.max_steps=2 trainer.per_device_train_batch_size=4 trainer.eval_steps=2 "
-    "trainer.save_steps=2 val_samples=8",
+    r"sft/warm_start\.py": "++trainer.max_steps=2 ++trainer.per_device_train_batch_size=4",
+    r"rl/grpo\.py": "rollouts=transformers ++trainer.max_steps=2 ++trainer.per_device_train_batch_size=8 "
+    "++trainer.num_generations=4 ++trainer.max_completion_length=16",
+    r"rl/grpo\.py(?!.*grpo_lora)": "++trainer.steps_per_generation=1",
+    r"trainer=\w+_lora": "++trainer.gradient_accumulation_steps=1",
+    r"sft/train_decoder\.py": "++trainer.max_steps=2 ++trainer.per_device_train_batch_size=4 ++trainer.eval_steps=2 "
+    "++trainer.save_steps=2 val_samples=8",
     r"evaluate\.py|predict\.py": "max_tokens=16",
     r"vqa\.py": "max_tokens=4",
-    r"rollouts\.inspect": "trainer.max_completion_length=16",
+    r"rollouts\.inspect": "++trainer.max_completion_length=16",
     r"benchmark=scenes_val": "benchmark.length=8",
     r"parts\.scenes_val\.length": "benchmark.parts.scenes_val.length=8",
     r"engine=vllm": "engine=transformers",
