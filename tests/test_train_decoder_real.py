@@ -56,7 +56,7 @@ def policies():
 @pytest.mark.parametrize("name", DECODERS)
 def test_each_decoder_fits_eight_real_objects(policies, real_data, name, family):
     model, processor = policies[family]
-    read = Refer(real_data / "refer_mini", split="train")
+    read = Refer(real_data / "refer_mini", split="val")
     samples = [one for one in read if one.mask is not None and masks.area(one.mask) > 20000]
     chosen, pictures = [], set()
     for sample in samples:  # of different pictures: a random language model hardly tells expressions apart
