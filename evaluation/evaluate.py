@@ -149,7 +149,8 @@ def print_metrics(metrics: dict[str, Any], folder: Path) -> None:
         if not name.endswith(("intervals", "_interval")):
             interval = metrics["intervals"].get(name)
             spread = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
-            table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value), spread)
+            shown = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+            table.add_row(name, shown, spread)
     console.print(table)
 
 
