@@ -32,6 +32,7 @@ def box_guided(**kwargs) -> BoxGuidedDecoder:
 
 VARIANTS: dict[str, Callable[[], MaskDecoder]] = {
     "dsff": dsff,
+    "dsff batch": lambda: dsff(norm="batch"),
     "dsff concat": lambda: dsff(fusion="concat"),
     "dsff vision": lambda: dsff(fusion="vision"),
     "dsff llm": lambda: dsff(fusion="llm"),
@@ -296,7 +297,7 @@ def test_dysample_starts_as_bilinear_resizing_and_moves_groups_on_their_own():
 
 
 def test_batchnorm_of_two_grids_trains_and_then_uses_what_it_learned():
-    decoder = dsff().train()
+    decoder = dsff(norm="batch").train()
     for grid in ((2, 3), (5, 2)):
         decode(decoder, pictures(grid), torch.tensor([0, 1]), **answers(2))
     assert decoder.norm.num_batches_tracked == 2
