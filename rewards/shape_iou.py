@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segmentation.masks import RLE, from_box, union
+from segmentation.masks import RLE, from_box, intersection, union
 from segmentation.metrics import overlap
 from segmentation.sample import Found, Invalid, Prediction, Sample
 
@@ -12,7 +12,7 @@ from segmentation.sample import Found, Invalid, Prediction, Sample
 def shape_iou(
     predictions: Sequence[Prediction], samples: Sequence[Sample], masks: Sequence[RLE | None], **_
 ) -> list[float | None]:
-    """IoU of the predicted mask with the part of the targets that lies inside the predicted boxes.
+    """IoU of predicted mask and targets inside the predicted boxes: what lies outside counts neither way.
 
     What `mask_iou` says of the shape alone: which object was chosen, and how well its box lies, is taken out. For the
     tokens of the mask (`tokens: mask`), which come after the box and cannot mend it.
@@ -33,7 +33,7 @@ def _score(prediction: Prediction, sample: Sample, mask: RLE | None) -> float | 
     size = sample.height, sample.width
     boxes = union([from_box(box, *size) for box in prediction.boxes], *size)
     meant = overlap(sample, boxes)
-    seen = overlap(sample, mask)
+    seen = overlap(sample, intersection(mask, boxes))
     assert meant and seen  # the sample has masks
     if not meant.intersection:
         return None

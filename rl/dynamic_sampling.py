@@ -168,7 +168,10 @@ def merge(outputs: Sequence[Mapping[str, Any]], rows: Sequence[tuple[int, int]],
     prompts = max(output["prompt_ids"].shape[1] for output in outputs)
     completions = max(output["completion_ids"].shape[1] for output in outputs)
     widened = []
+    tiled = any("num_tiles" in output for output in outputs)
     for output in outputs:
+        if tiled and "num_tiles" not in output:  # TRL leaves it out where every picture is one tile
+            output = {**output, "num_tiles": list(output["num_images"])}
         before = prompts - output["prompt_ids"].shape[1]
         behind = completions - output["completion_ids"].shape[1]
         wide = dict(split_pixel_values_by_grid(dict(output)))

@@ -122,7 +122,7 @@ def main(cfg: DictConfig) -> None:
     try:
         trainer.train(resume_from_checkpoint=resume)
     except (NotFinite, EngineDied) as error:
-        raise type(error)(f"{error} {save_now(trainer)}") from error
+        raise type(error)(f"{error} {save_now(trainer, everywhere=isinstance(error, NotFinite))}") from error
     trainer.save_state()  # trainer_state.json: every logged number
     interrupts.exit_if_told()
     save_best(trainer, processor, cfg.output_dir)

@@ -33,8 +33,9 @@ class Prompts(TrainerCallback, ExportableState):
         order: of the same dataset.
         group: completions of a prompt.
         processes, number: how many there are, and which this is.
-        used_up: whether all completions of the last batch have been trained on. While they have not, a checkpoint holds
-            the place before that batch: completions are not saved, and its prompts are answered again.
+        used_up: whether all completions of the last batch have been trained on, asked after each update. While they
+            have not, a checkpoint holds the place before that batch: completions are not saved, and its prompts are
+            answered again. So are those of every batch after the last update, when a run is stopped within a step.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Prompts(TrainerCallback, ExportableState):
     ) -> None:
         self.rows, self.order, self.group = rows, order, group
         self.processes, self.number, self.used_up = processes, number, used_up
-        self._before = order.state()
+        self._before = self._place = order.state()
 
     def begin(self, count: int) -> list[Kind]:
         """The kinds of the `count` prompts of the next batch, of all processes together."""
@@ -61,7 +62,11 @@ class Prompts(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """For `trainer_state.json`, as transformers wants it."""
-        return {"args": {}, "attributes": self.order.state() if self.used_up() else self._before}
+        return {"args": {}, "attributes": self._place}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Remember where a checkpoint of this step is to go on from."""
+        self._place = self.order.state() if self.used_up() else self._before
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Go on from the place that a checkpoint holds. Raises ValueError if it holds none."""
@@ -73,3 +78,4 @@ class Prompts(TrainerCallback, ExportableState):
                 f"trainer_state.json has no {type(self).__name__}. Start anew from its policy, in another output_dir."
             )
         self.order.restore(saved["attributes"])
+        self._before = self._place = self.order.state()

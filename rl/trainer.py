@@ -23,7 +23,7 @@ from rl.step_log import STATES
 from rl.watched import WatchedTrainer
 from rollouts.draws import Draws, rows_draw_alone
 from rollouts.painter import Painter, Seen
-from rollouts.reading import read, read_parts
+from rollouts.reading import answer_ids, read, read_parts
 from rollouts.vllm_engine import TrainingEngine
 from segmentation.backbones import unwrap
 from segmentation.data.order import Kind, Order
@@ -226,7 +226,8 @@ class SegGRPOTrainer(WatchedTrainer):
         if self._parts:
             group = self.num_generations if self.model.training else self.num_generations_eval
             opening, closing = self._tokenizer.convert_tokens_to_ids(list(self.format.mask_tags or ()))
-            masks = inside(output["completion_ids"], opening, closing)
+            said = answer_ids(output["completion_ids"], self.format, self._tokenizer)
+            masks = inside(said, opening, closing)
             weights = self.reward_weights.to(scored.rewards)
             whole = split_advantages(scored.rewards, weights, self.paid, group, scored.broken)
             output["advantages"] = torch.where(masks, *(self._own(part)[:, None] for part in whole))

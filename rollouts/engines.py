@@ -86,7 +86,8 @@ class TransformersEngine:
     ) -> list[Completion]:
         texts = self.processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True)
         inputs = self.processor(images=list(images), text=texts, padding=True, padding_side="left", return_tensors="pt")
-        drawn: dict[str, Any] = {"do_sample": False}
+        # Greedy as vLLM is: a released policy's generation_config.json may have penalties (Qwen2.5-VL: 1.05).
+        drawn: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
         if sampling:
             drawn = {"do_sample": True, **asdict(sampling)}
             torch.manual_seed(drawn.pop("seed"))
@@ -120,7 +121,7 @@ class VLLMEngine:
         path: str | Path,
         processor: Processor,
         dtype: Any = "auto",
-        max_length: int = 2048,
+        max_length: int = 4096,
         regex: str | None = None,
         **options: Any,
     ) -> None:

@@ -11,7 +11,7 @@ import torch
 import configs
 from rollouts.answers import Answers
 from rollouts.engines import Completion
-from rollouts.reading import read_parts
+from rollouts.reading import answer_ids, read_parts
 from rollouts.sections import Reward
 from segmentation.sample import Invalid, Prediction, Sample, prediction_mask
 
@@ -118,7 +118,8 @@ def pay(
     longest = max(map(len, ids))
     padded = torch.tensor([row + [-1] * (longest - len(row)) for row in ids])  # (G, T)
     broken = torch.tensor([isinstance(one, Invalid) for one in predictions])
-    gains, of_masks = advantages(rewards, broken, padded)  # (G, T)
+    said = answer_ids(padded, policy.format, policy.processor.tokenizer)
+    gains, of_masks = advantages(rewards, broken, said)  # (G, T)
     there = padded >= 0
     apart = there & of_masks & (set(tokens) != {"all"})
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from rollouts.policy import Model, Processor
+from rollouts.reading import answer_ids
 from rollouts.rows import Chat
 from segmentation.backbones import Recording, make_backbone, token_states
 from segmentation.decoders.fill import Answer, fill
 from segmentation.decoders.mask_decoder import MaskDecoder, check_fits
 from segmentation.formats import Format
-from segmentation.sample import Prediction, Sample
+from segmentation.sample import Found, Invalid, Prediction, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Painter:
         check_fits(decoder.spec, self.backbone.spec, "decoder.path")
         if decoder.needs_token and format.seg_token is None:
             raise ValueError(f"decoder.path: it reads a segmentation token, and {type(format).__name__} writes none.")
-        self.decoder, self.model, self.processor = decoder, model, processor
+        self.decoder, self.model, self.processor, self.format = decoder, model, processor, format
         self.token = processor.tokenizer.convert_tokens_to_ids(format.seg_token) if decoder.needs_token else None
 
     @torch.no_grad()
@@ -73,6 +74,9 @@ class Painter:
         seen: Seen | None = None,
     ) -> list[Prediction]:
         """The predictions with their masks, where they are `Found`.
+
+        For a decoder that reads segmentation tokens, an answer that has not one for each object is Invalid: the policy
+        can spell the same text in other tokens. Those in its thoughts do not count.
 
         Args:
             samples: what was asked, for the size of the original picture.
@@ -100,13 +104,27 @@ class Painter:
             if self.token is not None:
                 written = seen.inputs["input_ids"].clone()
                 written[:, : seen.prompt] = -1  # a token that the prompt speaks of is no answer
+                said = written[:, seen.prompt :]
+                said.copy_(answer_ids(said, self.format, self.processor.tokenizer))
                 tokens = token_states(seen.recording.states, written, self.token)
+                predictions, tokens = zip(*map(self._matched, predictions, tokens), strict=True)
         like = next(self.decoder.parameters())
         answers = [
             Answer(prediction, rows.index(first[id(image)]), sample.height, sample.width, _to(like, states))
             for prediction, image, sample, states in zip(predictions, images, samples, tokens, strict=True)
         ]
         return fill(self.decoder, [one.to(like.dtype) for one in features], answers)
+
+    def _matched(self, prediction: Prediction, states: Tensor) -> tuple[Prediction, Tensor]:
+        """An answer and the states `(n, D)` of its objects' tokens."""
+        if not isinstance(prediction, Found):
+            return prediction, states
+        objects = len(prediction.instances)
+        if self.format.on_broken == "prefix":  # tokens behind the break are of objects that were not kept
+            states = states[:objects]
+        if len(states) != objects:
+            prediction = Invalid(f"{objects} objects and {len(states)} times the token {self.format.seg_token}")
+        return prediction, states
 
     def _forward(
         self, chats: Sequence[Chat], images: Sequence[Image.Image], completions: Sequence[Sequence[int]]

@@ -82,11 +82,16 @@ def add_tokens(model: Model, processor: Processor, tokens: tuple[str, ...]) -> i
     if not added:
         return 0
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+        resize_embeddings(model, len(tokenizer))
     with torch.no_grad():
         for table in (model.get_input_embeddings(), model.get_output_embeddings()):
             table.weight[used : used + added] = table.weight[:used].mean(0)
     return added
+
+
+def resize_embeddings(model: Model, tokens: int) -> None:
+    """Give the embedding at least a row for each of so many tokens, always as many for the same number."""
+    model.resize_token_embeddings(tokens, pad_to_multiple_of=64)
 
 
 def new_rows(added: int, tied: bool) -> dict[str, Any]:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
 from segmentation.decoders import Decoder
 from segmentation.formats import Format, Reasoning
 from segmentation.formats.reasoning import Parts
@@ -34,6 +40,25 @@ def read_parts(text: str, truncated: bool, sample: Sample, format: Format) -> Pa
     if truncated and format.on_broken == "invalid":
         return Parts(_cut_off(text), _cut_off(text))
     return format.parts(text, sample.height, sample.width)
+
+
+def answer_ids(ids: Tensor, format: Format, tokenizer: Any) -> Tensor:
+    """Completions `(B, T)` with -1 in place of the tokens before their answers: with thoughts, those up to `<answer>`.
+
+    What thoughts say in a format's tokens is no mask and no object. A completion without `<answer>` is all thought.
+    Padding stands on the right, and may be -1.
+    """
+    if not isinstance(format, Reasoning):
+        return ids
+    answers = ids.clone()
+    for row in answers:
+        tokens = [token for token in row.tolist() if token >= 0]
+        row[: bisect_left(range(len(tokens)), True, key=lambda n: _begun(tokens[:n], tokenizer))] = -1
+    return answers
+
+
+def _begun(tokens: Sequence[int], tokenizer: Any) -> bool:
+    return "<answer>" in tokenizer.decode(tokens, skip_special_tokens=False)
 
 
 def _cut_off(text: str) -> Invalid:

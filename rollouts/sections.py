@@ -144,9 +144,16 @@ def _made(value: Any, where: str) -> Any:
 
 
 def make_lora(section: Mapping[str, Any] | None, **given: Any) -> LoraConfig | None:
-    """LoRA on the linears of the language model, None for full fine-tuning."""
+    """LoRA on the linears of the language model, None for full fine-tuning.
+
+    Raises:
+        ConfigError: DoRA, or trained biases: what is sent to vLLM and saved is W + delta (`rollouts.plain_weights`).
+    """
     if section is None:
         return None
+    for key in ("use_dora", "lora_bias"):
+        if section.get(key):
+            raise configs.ConfigError(f"model.lora.{key}={section[key]}: not supported, remove it; use_rslora is.")
     return configs.build(
         LoraConfig, section, where="model.lora", target_modules=LANGUAGE_LINEARS, task_type="CAUSAL_LM", **given
     )

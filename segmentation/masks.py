@@ -104,6 +104,13 @@ def union(masks: Sequence[RLE], height: int, width: int) -> RLE:
     return _text(coco.merge(list(masks))) if masks else empty(height, width)
 
 
+def intersection(first: RLE, second: RLE) -> RLE:
+    """The pixels that are foreground in both of two masks. Raises ValueError if they differ in size."""
+    if list(first["size"]) != list(second["size"]):
+        raise ValueError(f"masks of sizes {first['size']} and {second['size']} do not meet.")
+    return _text(coco.merge([first, second], intersect=True))
+
+
 def empty(height: int, width: int) -> RLE:
     """A mask with no foreground."""
     return _text(coco.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width))

@@ -78,10 +78,14 @@ def _load_onto_numbered_cpus() -> None:
     torch.serialization.register_package(11, lambda _: None, lambda obj, at: obj if at.startswith("cpu:") else None)
 
 
-def save_now(trainer: Any) -> str:
-    """Write a checkpoint of a trainer that was stopped within a step, of the weights before it; every process calls it.
+def save_now(trainer: Any, everywhere: bool = True) -> str:
+    """Write a checkpoint of a trainer that was stopped within a step, of the weights before it.
 
     The random state is that of the moment: what resumes from it draws other completions in that step.
+
+    Args:
+        everywhere: every process of the run was stopped and calls it. If one alone was, nothing is written: the others
+            wait for it elsewhere, and what processes write together would never be whole.
 
     Returns:
         What was done, in words: nothing where no update was made yet, or where the weights are broken themselves.
@@ -91,6 +95,8 @@ def save_now(trainer: Any) -> str:
         return f"The last good state is {last}."
     if not step:
         return "No update was made, the weights are those it began with."
+    if trainer.accelerator.num_processes > 1 and not everywhere:
+        return f"Not every process was stopped, so nothing was saved; the last whole checkpoint is {last}."
     if not all(weight.isfinite().all() for weight in trainer.model.parameters()):
         return f"The weights are not finite themselves; the last whole checkpoint is {last}."
     trainer._save_checkpoint(trainer.model_wrapped, None)

@@ -6,6 +6,7 @@ python sft/merge.py outputs/run/checkpoint-200 outputs/merged    # an adapter, m
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from torch import Tensor
 from trl.distributed import DistributedBackend
 
 from rollouts.plain_weights import whole_state
-from rollouts.policy import Model, Processor, load_model, load_processor
+from rollouts.policy import Model, Processor, load_model, load_processor, resize_embeddings
 from segmentation.data.check import Opened
 
 
@@ -53,14 +54,12 @@ def save_policy(
         plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
         plain.save_pretrained(part)
     processor.save_pretrained(part)
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)  # of a run that was killed right here
     if folder.exists():
-        old = folder.rename(folder.with_name(folder.name + ".old"))
-        part.rename(folder)
-        for file in old.iterdir():
-            file.unlink()
-        old.rmdir()
-    else:
-        part.rename(folder)
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
@@ -78,12 +77,20 @@ def finish(trainer: Any, processor: Processor, samples: Opened, output_dir: str 
 
 
 def merge(checkpoint: str | Path, folder: str | Path) -> Path:
-    """Merge an adapter's checkpoint into the base it names and save the result as one folder."""
+    """Merge an adapter's checkpoint into the base it names and save the result as one folder.
+
+    Its processor is the checkpoint's, which knows the tokens that a warm start added and the run's picture size; the
+    base's where a checkpoint has none.
+    """
     base = PeftConfig.from_pretrained(str(checkpoint)).base_model_name_or_path
     if base is None:
         raise ValueError(f"{checkpoint}/adapter_config.json names no base model (base_model_name_or_path).")
-    adapted = PeftModel.from_pretrained(load_model(base), str(checkpoint))
-    return save_policy(adapted, load_processor(base), folder)
+    has_own = (Path(checkpoint) / "tokenizer_config.json").exists()
+    processor = load_processor(checkpoint if has_own else base)
+    model = load_model(base)
+    if len(processor.tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        resize_embeddings(model, len(processor.tokenizer))
+    return save_policy(PeftModel.from_pretrained(model, str(checkpoint)), processor, folder)
 
 
 if arguments:

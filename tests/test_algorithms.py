@@ -175,7 +175,9 @@ def test_the_distance_from_the_first_policy_costs_where_beta_says_so(folder):
 
 
 def test_lora_moves_its_adapters_alone(folder):
-    trainer = run(folder, "algorithm=grpo", "model.lora={r: 4, lora_alpha: 8}")
+    trainer = run(folder, "algorithm=grpo", "model.lora={r: 4, lora_alpha: 8, lora_dropout: 0.5}")
+    dropouts = [one for name, one in trainer.model.named_modules() if name.endswith("lora_dropout.default")]
+    assert dropouts and all(one.p == 0 for one in dropouts)  # rollouts, ratio and loss are of one policy
     moved = trainer.moved()
     assert moved and all("lora_" in name for name in moved)
     assert trainer.ref_model is None  # the policy without its adapters

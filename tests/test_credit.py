@@ -67,6 +67,7 @@ def test_shape_is_judged_inside_the_box_alone():
     assert paid(half, from_box((20, 10, 30, 30), 50, 50)) == 1  # all of it that the box holds
     assert paid(half, from_box(half, 50, 50)) == 0.5
     assert paid(box, from_box((10, 10, 20, 30), 50, 50)) == 0.5
+    assert paid((10, 10, 12, 12), from_box(box, 50, 50)) == 1  # what a decoder paints outside of the box does not count
     assert paid((31, 31, 40, 40), from_box((31, 31, 40, 40), 50, 50)) is None
     assert shape_iou([NoTarget(), Invalid("x")], [sample] * 2, [None, None]) == [None, 0.0]
     empty = Sample("2", Path("none.png"), 50, 50, "it")

@@ -125,6 +125,22 @@ def test_rows_of_different_lengths_are_padded_as_trl_does():
     assert merge(sequence, [(0, 0), (1, 0)], PAD)["importance_sampling_ratio"].shape == (2, 1)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_rounds_with_and_without_tiled_pictures_join(order):
+    def output(tiles: list[int], told: bool) -> dict:
+        rows = len(tiles)
+        pixels = torch.tensor([[10.0 * rows + row] for row, count in enumerate(tiles) for _ in range(count)])
+        ids = torch.ones(rows, 2, dtype=torch.long)
+        given = {"prompt_ids": ids, "prompt_mask": ids, "completion_ids": ids, "completion_mask": ids}
+        given |= {"pixel_values": pixels, "num_images": [1] * rows}
+        return {**given, "num_tiles": tiles} if told else given  # TRL tells where a picture has several
+
+    outputs = [output([5, 3], True), output([1, 1, 1], False)]
+    merged = merge([outputs[which] for which in order], [(order.index(0), 1), (order.index(1), 2)], PAD)
+    assert merged["num_tiles"] == [3, 1]
+    assert merged["pixel_values"].tolist() == [[21.0]] * 3 + [[32.0]]
+
+
 @pytest.mark.parametrize(
     ("rewards", "paid", "aggregation", "expected"),
     [

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rewards.box_iou import box_iou
 from segmentation.backbones.features import Features, Spec, projector_cells, stack
 from segmentation.decoders import BoxGuidedDecoder, DSFFDecoder, MaskDecoder, Self1EHead
 from segmentation.decoders.box_guided_layers import Stem, box_gate
 from segmentation.decoders.dsff import DySample, TokenLayer
+from segmentation.decoders.fill import Answer, fill
 from segmentation.decoders.mask_decoder import check_fits, resize_logits
+from segmentation.masks import area, from_box
+from segmentation.sample import Found, Instance, Sample, Target
 
 LLM, VISION, PATCH = 24, 16, 8
 SPEC = Spec("qwen3_vl", (5, 11), (VISION, VISION), LLM)
@@ -270,6 +275,20 @@ def test_every_weight_is_reached_and_moves(name):
         assert not idle
         optimizer.step()
     assert not [key for key, parameter in decoder.named_parameters() if torch.equal(parameter, before[key])]
+
+
+def test_an_object_without_a_box_whose_mask_is_empty_overlaps_nothing():
+    decoder = dsff().eval()
+    nn.init.constant_(decoder.conv2.get_parameter("bias"), -1e6)
+    found = Answer(Found((Instance(None),)), 0, 20, 30, torch.randn(1, LLM))
+    features = pictures((2, 3), count=1)
+    (prediction,) = fill(decoder, [features], [found])
+    assert isinstance(prediction, Found)
+    (painted,) = prediction.instances
+    assert painted.mask is not None and not area(painted.mask) and painted.box == (0, 0, 0, 0)
+    meant = Target((5.0, 5.0, 15.0, 15.0), from_box((5, 5, 15, 15), 20, 30))
+    sample = Sample("1", Path("none.png"), 20, 30, "it", (meant,))
+    assert box_iou([prediction], [sample], [painted.mask]) == [0.0]
 
 
 def test_the_layer_of_one_token_is_the_layer_it_halves():

@@ -13,7 +13,7 @@ from segmentation.data.scenes import Scenes
 from segmentation.decoders import BoxGuidedDecoder, DSFFDecoder, Self1EHead
 from segmentation.decoders.load import load_decoder
 from segmentation.decoders.mask_decoder import resize_logits
-from segmentation.formats import BoxFormat
+from segmentation.formats import BoxFormat, Format, Reasoning
 from segmentation.masks import decode
 from segmentation.sample import Found, Invalid, NoTarget
 from tests.runs import BASE, QUICK_GRPO, history, launch
@@ -61,6 +61,29 @@ def _asked(format, processor, count=6) -> tuple[Any, ...]:
     said = [format.parse(text, s.height, s.width) for text, s in zip(texts, samples, strict=True)]
     ids = [processor.tokenizer.encode(text, add_special_tokens=False) for text in texts]
     return said, samples, chats, images, ids
+
+
+@pytest.mark.parametrize("reasoning", [False, True])
+def test_a_token_spelled_otherwise_is_no_object_and_thoughts_are_none_either(policy, reasoning):
+    model, processor = policy
+    format: Format = BoxFormat(mask_token=True)
+    format = Reasoning(format) if reasoning else format
+    painter = Painter(_decoder("dsff", model, processor).eval(), model, processor, format)
+    said, samples, chats, images, ids = _asked(format, processor, 3)
+    plain = painter.paint(said, samples, chats, images, ids)
+    assert all(isinstance(one, Found) for one in plain)
+
+    token = processor.tokenizer.convert_tokens_to_ids("<mask_token>")
+    spelled = [processor.tokenizer.encode(text, add_special_tokens=False) for text in ("<mask_", "token>")]
+    at = ids[0].index(token)
+    ids[0][at : at + 1] = [part for piece in spelled for part in piece]
+    assert format.parse(processor.tokenizer.decode(ids[0]), samples[0].height, samples[0].width) == said[0]
+    if reasoning:
+        think = processor.tokenizer.encode("<think>", add_special_tokens=False)
+        ids[1][len(think) : len(think)] = [token, token]
+    painted = painter.paint(said, samples, chats, images, ids)
+    assert isinstance(painted[0], Invalid) and "times the token <mask_token>" in painted[0].reason
+    assert isinstance(painted[1], Found) and painted[2] == plain[2]
 
 
 @pytest.mark.parametrize("kind", ["box", "box_guided", "dsff", "self1e"])

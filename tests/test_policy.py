@@ -1,7 +1,10 @@
 """Loading a policy, its frame of coordinates, and new tokens."""
 
+from typing import Any
+
 import pytest
 import torch
+from peft import get_peft_model
 
 from rollouts.policy import (
     add_tokens,
@@ -12,9 +15,12 @@ from rollouts.policy import (
     image_token_ids,
     load_model,
     load_processor,
+    new_rows,
 )
+from rollouts.sections import make_lora
 from segmentation.boxes import Relative, ResizedPixels
 from segmentation.formats import BrickFormat
+from sft.merge import merge
 from sft.small_base.build import FAMILIES
 
 
@@ -67,6 +73,32 @@ def test_the_embedding_grows_when_no_rows_are_spare(folders):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("spare", [True, False])
+def test_a_merged_adapter_knows_the_tokens_it_was_taught(folders, tmp_path, spare):
+    base, tokens = folders["qwen2_5_vl"], BrickFormat(64).new_tokens
+    if not spare:
+        tokens = (*tokens, *(f"<more{i}>" for i in range(2000)))
+    model, processor = load_model(base, "float32"), load_processor(base)
+    rows = model.get_input_embeddings().weight.shape[0]
+    added = add_tokens(model, processor, tokens)
+    assert (model.get_input_embeddings().weight.shape[0] == rows) == spare
+    lora = make_lora({"r": 4, "lora_alpha": 8}, **new_rows(added, model.config.tie_word_embeddings))
+    assert lora is not None
+    taught: Any = get_peft_model(model, lora)
+    for name, parameter in taught.named_parameters():
+        if "lora_B" in name or "modules_to_save" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    taught.save_pretrained(tmp_path / "checkpoint")
+    processor.save_pretrained(tmp_path / "checkpoint")
+
+    merged = merge(tmp_path / "checkpoint", tmp_path / "policy")
+    check_tokens(load_processor(merged), tokens, merged)
+    ids = torch.tensor([load_processor(merged).tokenizer.convert_tokens_to_ids([*tokens[:3], tokens[-1]])])
+    with torch.no_grad():
+        expected, found = taught(input_ids=ids).logits, load_model(merged, "float32")(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_frozen_vision_leaves_the_language_model_to_be_trained(folders, family):
     model = freeze_vision(load_model(folders[family]))
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -29,6 +29,8 @@ def deal(rows: int, processes: int, at_once: int, batches: int, state: dict | No
             dealer.on_train_begin(*_begin(state))
     for _ in range(batches):
         made.append([row["id"] for dealer in dealers for row in dealer.deal(dealer.begin(at_once))])
+        for dealer in dealers:
+            _step_end(dealer)
     assert len({str(dealer.state()) for dealer in dealers}) == 1
     if state is not None:
         state.update(dealers[0].state())
@@ -37,6 +39,10 @@ def deal(rows: int, processes: int, at_once: int, batches: int, state: dict | No
 
 def _begin(saved: dict) -> tuple[Any, Any, Any]:
     return None, SimpleNamespace(stateful_callbacks={"Prompts": saved}, global_step=1), None
+
+
+def _step_end(prompts: Prompts) -> None:
+    prompts.on_step_end(*_begin({}))
 
 
 @pytest.mark.parametrize(("processes", "at_once"), [(1, 6), (2, 6), (3, 6), (2, 3), (8, 6)])  # (2, 3): a group on both
@@ -74,9 +80,20 @@ def test_what_follows_a_checkpoint_is_what_would_have_followed():
 def test_completions_that_were_not_used_up_are_written_again():
     unfinished = Prompts(Dataset.from_dict({"id": [*range(20)]}), Order(range(20)), 1, 1, 0, used_up=lambda: False)
     first = unfinished.deal(unfinished.begin(6))
+    _step_end(unfinished)
     resumed = Prompts(unfinished.rows, Order(range(20)), 1, 1, 0, used_up=lambda: True)
     resumed.on_train_begin(*_begin(unfinished.state()))
     assert resumed.deal(resumed.begin(6)) == first
+
+
+def test_a_run_stopped_within_a_step_answers_the_batches_of_that_step_again():
+    stopped = Prompts(Dataset.from_dict({"id": [*range(20)]}), Order(range(20)), 1, 1, 0, used_up=lambda: True)
+    stopped.deal(stopped.begin(4))
+    _step_end(stopped)
+    lost = [stopped.deal(stopped.begin(4)) for _ in range(2)]  # two batches of one update, the second not scored
+    resumed = Prompts(stopped.rows, Order(range(20)), 1, 1, 0, used_up=lambda: True)
+    resumed.on_train_begin(*_begin(stopped.state()))
+    assert [resumed.deal(resumed.begin(4)) for _ in range(2)] == lost
 
 
 def test_without_a_place_to_go_on_from_a_checkpoint_is_refused():

@@ -57,6 +57,7 @@ def test_a_recipe_trains_with_the_same_batch_on_every_hardware(recipe, tmp_path)
         **training_arguments(),
     )
     gpus = cfg.hardware.gpus
+    assert arguments.disable_dropout
     assert arguments.steps_per_generation and arguments.num_generations and arguments.max_completion_length
     assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * gpus == 128
     written = arguments.per_device_train_batch_size * arguments.steps_per_generation * gpus

@@ -39,6 +39,16 @@ def test_it_knows_no_format_of_this_project():
             assert isinstance(format.parse(completion.text(processor.tokenizer), 64, 64), Invalid)
 
 
+def test_greedy_is_greedy_whatever_the_policy_ships():
+    processor = load_processor(FOLDER)
+    engine = TransformersEngine(FOLDER, processor, "float32")
+    samples = [Scenes("val")[i] for i in range(8)]
+    asked = [chat(sample.expression) for sample in samples], [open_image(sample) for sample in samples], 24
+    plain = engine.generate(*asked)
+    engine.model.generation_config.update(repetition_penalty=2.0, no_repeat_ngram_size=2)
+    assert engine.generate(*asked) == plain
+
+
 def test_the_script_builds_the_architecture_and_tokenizer_that_are_kept():
     model, processor = qwen2_5_vl()
     kept = load_model(FOLDER)

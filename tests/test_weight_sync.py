@@ -1,10 +1,12 @@
 """What the engine is sent: the names it knows, `W + delta`, and a base that no sync changes."""
 
+import pytest
 import torch
 from accelerate import Accelerator
 from peft import get_peft_model
 from trl.distributed import DistributedBackend
 
+from configs import ConfigError
 from rollouts.plain_weights import plain_weights
 from rollouts.sections import make_lora
 from sft.small_base.build import qwen2_5_vl
@@ -36,6 +38,12 @@ def test_names_and_values_are_those_of_the_merged_model():
     merged = model.merge_and_unload().state_dict()
     for name, tensor in sent.items():
         torch.testing.assert_close(tensor, merged[name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["use_dora", "lora_bias"])
+def test_adapters_that_are_more_than_a_delta_are_refused(key):
+    with pytest.raises(ConfigError, match=f"model.lora.{key}=True: not supported"):
+        make_lora({"r": 4, "lora_alpha": 8, key: True})
 
 
 def test_200_syncs_leave_a_bfloat16_base_bit_for_bit():

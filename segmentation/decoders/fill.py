@@ -38,7 +38,7 @@ def fill(decoder: MaskDecoder, features: Sequence[Features], answers: Sequence[A
     """The answers' predictions with every mask made; `NoTarget`, `Invalid` and masks already there pass through.
 
     Pictures are encoded once, those of one size together, however many answers are about them. An instance without a
-    box gets the one around its mask, or stays without if the mask is empty; `score` is the predicted IoU, where the
+    box gets the one around its mask, which is (0, 0, 0, 0) if that is empty; `score` is the predicted IoU, where the
     decoder predicts one.
 
     Args:
@@ -99,7 +99,8 @@ def _painted(answer: Answer, order: int, logits: Tensor, score: float | None) ->
     instance = answer.prediction.instances[order]
     mask = encode((resize_logits(logits[None], answer.height, answer.width)[0] > 0).cpu().numpy())
     probability = logits.float().sigmoid().half().cpu().numpy()
-    return replace(instance, mask=mask, box=instance.box or box(mask), score=score, probability=probability)
+    around = instance.box or box(mask) or (0.0, 0.0, 0.0, 0.0)
+    return replace(instance, mask=mask, box=around, score=score, probability=probability)
 
 
 def _with(prediction: Prediction, at: int, made: dict[tuple[int, int], Instance]) -> Prediction:
