@@ -6,7 +6,7 @@ KIND := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 REQUIREMENTS := requirements/$(KIND).txt
 INSTALLED := $(VENV)/.installed-$(KIND)
 
-# Tests marked `realdata` look here for real images and masks.
+# Tests marked `realdata` read real images and masks in the folder REFSEG_DATA; unset, in the one below if there is one, or they are skipped.
 ifeq ($(REFSEG_DATA),)
 ifneq ($(wildcard ../shared/data),)
 export REFSEG_DATA := $(abspath ../shared/data)

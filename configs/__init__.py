@@ -2,7 +2,7 @@
 
 from configs.entry import main
 from configs.record import record_run
-from configs.strict import ConfigError, build, instantiate, plain, unknown
+from configs.strict import ConfigError, build, check, instantiate, plain, unknown
 from configs.terminal import tidy
 
-__all__ = ["ConfigError", "build", "instantiate", "main", "plain", "record_run", "tidy", "unknown"]
+__all__ = ["ConfigError", "build", "check", "instantiate", "main", "plain", "record_run", "tidy", "unknown"]

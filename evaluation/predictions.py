@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import configs
 from segmentation.boxes import Box
 from segmentation.masks import RLE, from_uncompressed
 from segmentation.sample import Found, Instance, Invalid, NoTarget, Prediction, Sample, prediction_mask, state
@@ -31,7 +32,7 @@ from segmentation.sample import Found, Instance, Invalid, NoTarget, Prediction, 
 RUN_FILE = "run.json"
 
 
-class BadPredictions(ValueError):
+class BadPredictions(configs.ConfigError):
     """A predictions file, or the run beside it, is not what it should be. The message names the file and the line."""
 
 
@@ -103,9 +104,10 @@ def read_predictions(path: Path) -> Iterator[Record]:
     """The records of a file, in its order.
 
     Raises:
-        BadPredictions: a line that is no record, a half-written last one, or an id met before.
-        FileNotFoundError: no such file.
+        BadPredictions: no such file, a line that is no record, a half-written last one, or an id met before.
     """
+    if not path.is_file():
+        raise BadPredictions(f"{path}: no such file.")
     seen: set[str] = set()
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):

@@ -70,7 +70,8 @@ def answer(questions: Vqa, todo: list[int], path: Path, cfg: DictConfig, state: 
     """Append the answers to these questions, in their order."""
     processor = load_processor(cfg.model.path)
     frame = image_frame(processor)
-    engine = ENGINES[cfg.engine](cfg.model.path, processor, cfg.model.dtype)
+    options = {"max_length": cfg.max_model_length} if cfg.engine == "vllm" else {}
+    engine = ENGINES[cfg.engine](cfg.model.path, processor, cfg.model.dtype, **options)
     together = cfg.batch_size * state.num_processes
     batches = [todo[first : first + together] for first in range(0, len(todo), together)]
     with path.open("a", encoding="utf-8") as file:

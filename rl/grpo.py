@@ -32,17 +32,14 @@ from rollouts.engines import require_vllm
 from rollouts.guards import check_rollouts
 from rollouts.memory import report
 from rollouts.policy import (
-    check_tokens,
-    family,
     freeze_vision,
     image_frame,
     image_token_ids,
     load_model,
-    load_processor,
     restore,
 )
 from rollouts.rows import prompt_rows
-from rollouts.sections import make_decoder, make_format, make_lora, make_order, make_rewards, make_training_samples
+from rollouts.sections import make_decoder, make_lora, make_order, make_processor, make_rewards, make_training_samples
 from sft.card import write_card
 from sft.checkpoints import MarkWhole, resume_from, save_now
 from sft.interrupts import SaveOnSignal
@@ -59,11 +56,10 @@ def main(cfg: DictConfig) -> None:
     if cfg.rollouts.use_vllm:
         require_vllm()
         prepare_vllm()
+    if "num_generations" not in cfg.trainer:
+        raise configs.ConfigError("trainer: has no num_generations, so its fields are another trainer's: trainer=grpo.")
     rewards, weights, paid = make_rewards(cfg.rewards)
-    processor = load_processor(cfg.model.path, cfg.model.max_pixels)
-    model_type = family(cfg.model.path)
-    format = make_format(cfg.format, model_type, processor)
-    check_tokens(processor, format.new_tokens, cfg.model.path)
+    processor, format = make_processor(cfg)
     decoder = make_decoder(cfg.decoder)
     samples = make_training_samples(cfg.data, ordered=True)
     validation = make_validation(cfg, format, processor)

@@ -37,6 +37,7 @@ GRPO = {  # what suits the length of the texts: configs/trainer/grpo.yaml and re
     "box": [],
     "bricks": ["trainer.top_p=0.9", "rewards=by_part", "rewards.no_target.weight=1.7"],
 }
+SECONDS = "seconds.json"  # in the output: what each step took; a folder without it is not a quickstart's
 WARM_STEPS = {"box": 120, "bricks": 220}  # until at least 95% of the texts are valid
 GRPO_STEPS = {"box": 120, "bricks": 160}
 LONG_STEPS = {"box": 400, "bricks": 700}
@@ -68,6 +69,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on with what a killed run left in --output")
     args = parser.parse_args()
     if args.output.exists() and not args.resume:
+        if any(args.output.iterdir()) and not (args.output / SECONDS).exists():
+            parser.error(f"--output {args.output}: holds what no quickstart has left there; choose another folder.")
         shutil.rmtree(args.output)
     steps = Steps(args.output, ["resume=true"] if args.resume else [])
     said, warm, tuned = FORMATS[args.format], args.output / "warm_start", args.output / "grpo"
@@ -107,8 +110,10 @@ class Steps:
     """
 
     def __init__(self, output: Path, resume: list[str]) -> None:
-        self._file, self._resume = output / "seconds.json", resume
+        self._file, self._resume = output / SECONDS, resume
         self.seconds: dict[str, float] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        output.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(json.dumps(self.seconds), encoding="utf-8")
 
     def train(self, name: str, script: str, *overrides: str) -> None:
         """A step that leaves checkpoints, and goes on from them."""

@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 from trl.data_utils import prepare_multimodal_messages
 
 import configs
+from evaluation.score import make_protocol
 from rl.group_pictures import Ranked, draw_groups, ranked, show
 from rollouts.policy import Processor, image_frame, load_model
 from rollouts.rows import prompt_rows
@@ -152,16 +153,17 @@ class Validation:
 
 
 def make_validation(cfg: DictConfig, format: Format, processor: Processor) -> Validation | None:
-    """What the config asks for; None with `benchmark=none`."""
+    """What the config asks for; None with `benchmark=none`.
+
+    Raises:
+        ConfigError: an ill-typed or impossible value, of `validation` even without a benchmark.
+    """
+    configs.check(Validation, configs.plain(cfg.validation), "validation")
     if not configs.plain(cfg.benchmark):
         return None
-    validation = configs.build(
-        Validation,
-        cfg.validation,
-        where="validation",
-        samples=make_samples(cfg.benchmark, "benchmark"),
-        protocol=configs.instantiate(cfg.protocol, where="protocol"),
-    )
+    samples = make_samples(cfg.benchmark, "benchmark")
+    protocol = make_protocol(cfg.protocol, samples)
+    validation = configs.build(Validation, cfg.validation, where="validation", samples=samples, protocol=protocol)
     validation.prepare(format, processor)
     return validation
 

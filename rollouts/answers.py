@@ -12,10 +12,10 @@ import configs
 from rollouts.device import prepare_vllm
 from rollouts.engines import ENGINES, Completion, Engine, Sampling, require_vllm
 from rollouts.painter import Painter
-from rollouts.policy import check_tokens, family, image_frame, load_model, load_processor
+from rollouts.policy import image_frame, load_model
 from rollouts.reading import read
 from rollouts.rows import Chat, chat
-from rollouts.sections import make_decoder, make_format
+from rollouts.sections import make_decoder, make_processor
 from segmentation.decoders import MaskDecoder
 from segmentation.sample import Prediction, Sample
 
@@ -53,12 +53,7 @@ class Answers:
             require_vllm()
             prepare_vllm()
         self._cfg = cfg
-        try:
-            self.processor = load_processor(cfg.model.path, cfg.model.max_pixels)
-            self.format = make_format(cfg.format, family(cfg.model.path), self.processor)
-            check_tokens(self.processor, self.format.new_tokens, cfg.model.path)
-        except (OSError, ValueError) as error:
-            raise configs.ConfigError(str(error)) from error
+        self.processor, self.format = make_processor(cfg)
         self.frame = image_frame(self.processor)
         self._decoder = make_decoder(cfg.decoder)
         self._refiner = configs.instantiate(cfg.refiner, where="refiner") if cfg.get("refiner") else None
@@ -74,7 +69,8 @@ class Answers:
         if self._engine:
             return
         cfg = self._cfg
-        options = {"regex": self.format.regex(cfg.structured)} if cfg.structured else {}
+        options = {"max_length": cfg.max_model_length} if cfg.engine == "vllm" else {}
+        options |= {"regex": self.format.regex(cfg.structured)} if cfg.structured else {}
         engine = ENGINES[cfg.engine](cfg.model.path, self.processor, cfg.model.dtype, **options)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if self._refiner:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+from omegaconf import DictConfig
 from peft import LoraConfig
 from PIL import Image
 
 import configs
 from configs import strict
-from rollouts.policy import LANGUAGE_LINEARS, Processor
+from rollouts.policy import LANGUAGE_LINEARS, Processor, check_tokens, family, load_processor
 from segmentation import masks
 from segmentation.data.check import Opened, check
 from segmentation.data.mixture import dataset_section
@@ -25,6 +27,37 @@ from segmentation.sample import Found, Instance, Sample, Target
 TOKENS = ("all", "mask", "rest")  # what a reward may pay (`rl.credit`)
 COLUMNS = ("texts", "parts", "completion_ids", "completions", "prompts")  # what a reward may ask the trainer for
 Reward = Callable[..., list[float | None]]
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """The types of `configs/model`'s keys; what they mean stands there."""
+
+    path: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    max_pixels: int | None
+    freeze_vision: bool
+    lora: dict[str, Any] | None
+
+
+def make_processor(cfg: DictConfig, knows: bool = True) -> tuple[Processor, Format]:
+    """The policy's processor and the run's format, from the sections `model` and `format`.
+
+    Args:
+        knows: whether the policy is to know the format's tokens already.
+
+    Raises:
+        ConfigError: an ill-typed key, a policy that is not there, or one that does not know the format's tokens.
+    """
+    model = configs.build(ModelSection, cfg.model, where="model")
+    try:
+        processor = load_processor(model.path, model.max_pixels)
+        format = make_format(cfg.format, family(model.path), processor)
+        if knows:
+            check_tokens(processor, format.new_tokens, model.path)
+    except (OSError, ValueError) as error:
+        raise configs.ConfigError(str(error)) from error
+    return processor, format
 
 
 def make_format(section: Mapping[str, Any], model_type: str, processor: Processor) -> Format:
@@ -82,7 +115,15 @@ def make_order(section: Mapping[str, Any], samples: Opened, seed: int, shuffle: 
 
 
 def make_decoder(section: Mapping[str, Any] | None) -> Any:
-    """The decoder that fills in masks, None for formats whose text has them."""
+    """The decoder that fills in masks, None for formats whose text has them.
+
+    Raises:
+        ConfigError: the section is of a decoder that is yet to be trained.
+    """
+    if section and "vision_layers" in section:
+        name = str(section.get("_target_")).rpartition(".")[2]
+        then = "then decoder=trained decoder.path=FOLDER/best"
+        raise configs.ConfigError(f"decoder: {name} is to be trained first, by sft/train_decoder.py; {then}.")
     return configs.instantiate(section, where="decoder") if section else None
 
 
@@ -99,7 +140,10 @@ def make_rewards(section: Mapping[str, Any]) -> tuple[dict[str, Reward], list[fl
     for name, entry in section.items():
         values = configs.plain(entry)
         where = f"rewards.{name}"
-        weights.append(float(values.pop("weight")))
+        weight = values.pop("weight", None)
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise configs.ConfigError(f"{where}.weight: expected a number, got {weight!r}; set {where}.weight=1.")
+        weights.append(float(weight))
         paid.append(values.pop("tokens", "all"))
         if paid[-1] not in TOKENS:
             raise configs.unknown(f"value of {where}.tokens", str(paid[-1]), TOKENS)

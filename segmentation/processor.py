@@ -31,7 +31,8 @@ def dialogue(turns: Sequence[str]) -> Chat:
 
 def is_missing_folder(path: str | Path) -> bool:
     """Whether `path` looks like a local folder and is not there; what does not look like one is a name on the hub."""
-    return str(path).startswith((".", "/", "outputs")) and not Path(path).is_dir()
+    local = str(path).startswith((".", "/", "outputs")) or str(path).count("/") > 1  # the hub's are owner/name
+    return local and not Path(path).is_dir()
 
 
 def load_processor(path: str | Path, max_pixels: int | None = None) -> Processor:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+import configs
+
 WHOLE = "whole"  # an empty file, written last and removed first
 
 
@@ -58,11 +60,13 @@ def resume_from(output_dir: str | Path, resume: bool) -> str | None:
     """What a trainer is to continue from; called by every process of a run.
 
     Raises:
-        FileExistsError: the folder has checkpoints and `resume` is false: they would be mixed with new ones.
+        ConfigError: the folder has checkpoints and `resume` is false: they would be mixed with new ones.
     """
     last = last_checkpoint(output_dir)
     if last and not resume:
-        raise FileExistsError(f"{last} is from an earlier run: pass resume=true to continue it, or another output_dir.")
+        raise configs.ConfigError(
+            f"{last} is from an earlier run: pass resume=true to continue it, or another output_dir."
+        )
     if last:
         _load_onto_numbered_cpus()
     return last if resume else None

@@ -21,8 +21,8 @@ from omegaconf import DictConfig
 from transformers import set_seed
 
 from rollouts.device import use_all_cores
-from rollouts.policy import check_tokens, family, load_model, load_processor
-from rollouts.sections import make_format, make_samples, make_training_samples
+from rollouts.policy import load_model
+from rollouts.sections import make_processor, make_samples, make_training_samples
 from segmentation.data.check import Opened
 from sft.checkpoints import MarkWhole, resume_from
 from sft.decoder_batches import DecoderBatches, WithTargets
@@ -51,9 +51,7 @@ def main(cfg: DictConfig) -> None:
     resume = resume_from(cfg.output_dir, cfg.resume)
     arguments = make_arguments(cfg)
     mask_loss = configs.instantiate(cfg.loss, where="loss")
-    processor = load_processor(cfg.model.path, cfg.model.max_pixels)
-    format = make_format(cfg.format, family(cfg.model.path), processor)
-    check_tokens(processor, format.new_tokens, cfg.model.path)
+    processor, format = make_processor(cfg)
     samples = make_training_samples(cfg.data)
     validation = validation_samples(make_samples(cfg.benchmark, "benchmark"), cfg.val_samples)
 

@@ -1,7 +1,7 @@
 """Supervised warm start: teaches a model to write a format. The output folder is a plain model for rl/grpo.py or vLLM.
 
 accelerate launch sft/warm_start.py format=box data=scenes output_dir=outputs/warm_start
-accelerate launch sft/warm_start.py format=bricks data=refcoco data.root=/data model.path=Qwen/Qwen2.5-VL-3B-Instruct
+accelerate launch sft/warm_start.py model=qwen2_5_vl_3b trainer=sft_lora format=bricks data=refcoco data.root=/data
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from rollouts.device import training_arguments, use_all_cores
 from rollouts.memory import report
 from rollouts.policy import (
     add_tokens,
-    family,
     freeze_vision,
     image_frame,
     load_model,
-    load_processor,
     new_rows,
     restore,
 )
 from rollouts.rows import answer_rows
-from rollouts.sections import make_format, make_lora, make_training_samples
+from rollouts.sections import make_lora, make_processor, make_training_samples
 from sft.card import write_card
 from sft.checkpoints import MarkWhole, resume_from
 from sft.merge import finish
@@ -49,8 +47,7 @@ def main(cfg: DictConfig) -> None:
         remove_unused_columns=False,  # rows are made when read; there are no columns to remove
         **training_arguments(),
     )
-    processor = load_processor(cfg.model.path, cfg.model.max_pixels)
-    format = make_format(cfg.format, family(cfg.model.path), processor)
+    processor, format = make_processor(cfg, knows=False)
     samples = make_training_samples(cfg.data, in_words=True)
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
     report(cfg)

@@ -86,9 +86,10 @@ def test_an_empty_split(tmp_path, capsys):
     assert "testB" in capsys.readouterr().err
 
 
-def test_a_checkpoint_without_the_formats_tokens(tmp_path):
-    with pytest.raises(ValueError, match="Warm-start it on this format first"):
+def test_a_checkpoint_without_the_formats_tokens(tmp_path, capsys):
+    with pytest.raises(SystemExit):
         run(rl.grpo.main, "format=bricks", f"model.path={BASE}", f"output_dir={tmp_path}")
+    assert "Warm-start it on this format first" in capsys.readouterr().err
 
 
 def test_vllm_asked_for_and_not_installed(tmp_path, monkeypatch):
@@ -98,6 +99,8 @@ def test_vllm_asked_for_and_not_installed(tmp_path, monkeypatch):
             run(main, asked, f"model.path={BASE}", f"output_dir={tmp_path}")
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        run(sft.warm_start.main, "model.path=outputs/nowhere", f"output_dir={tmp_path}")
+@pytest.mark.parametrize("path", ["outputs/nowhere", "runs/of/mine/policy"])  # a name on the hub has one slash
+def test_a_folder_that_is_not_there(path, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(sft.warm_start.main, f"model.path={path}", f"output_dir={tmp_path}")
+    assert f"model.path={path}: no such folder" in capsys.readouterr().err

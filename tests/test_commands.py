@@ -101,6 +101,27 @@ def test_a_misspelt_key_is_refused_before_anything_slow_is_imported(command):
     assert seconds < SECONDS
 
 
+WRONG = {
+    "rl/grpo.py model.path=/nowhere": "model.path=/nowhere: no such folder",
+    "rl/grpo.py model.path=sft/small_base/model format=bricks": "its vocabulary lacks 136 tokens of the format",
+    "rl/grpo.py trainer=sft": "trainer: has no num_generations",
+    "rl/grpo.py rewards.box_iou.weight=two": "rewards.box_iou.weight: expected a number, got 'two'",
+    "rl/grpo.py model.path=sft/small_base/model validation.every=often": "validation.every: expected int, got 'often'",
+    "sft/warm_start.py model.lora=64": "model.lora: expected dict",
+    "evaluation/evaluate.py decoder=dsff": "DSFFDecoder is to be trained first",
+    "evaluation/score.py predictions=/nowhere/p.jsonl": "/nowhere/p.jsonl: no such file",
+}
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_a_value_that_cannot_be_is_said_in_one_line(command, tmp_path):
+    script, *arguments = command.split()
+    output = [f"output_dir={tmp_path}"] if "score" not in script else []
+    done, _ = told([script], *arguments, *output)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert WRONG[command] in done.stderr.splitlines()[-1]
+
+
 def test_the_config_is_printed_before_anything_slow_is_imported():
     done, seconds = told(["rl/grpo.py"], "--cfg", "job", "seed=5")
     assert (done.returncode, done.stderr) == (0, "") and "seed: 5" in done.stdout

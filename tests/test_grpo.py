@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from configs import ConfigError
 from sft.checkpoints import WHOLE, last_checkpoint, resume_from
 from tests.runs import BASE, QUICK_GRPO, ROOT, command, environment, history, launch
 
@@ -74,7 +75,7 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(uninterrupted, tmp_
 
 
 def test_a_second_run_does_not_mix_with_the_first(uninterrupted):
-    with pytest.raises(FileExistsError, match="resume=true"):
+    with pytest.raises(ConfigError, match="resume=true"):
         resume_from(uninterrupted, resume=False)
 
 
