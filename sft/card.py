@@ -1,11 +1,12 @@
-"""The model card of a policy's folder: README.md, as the hub reads it. Trainings write it beside the weights.
+"""The model card of a policy's folder: README.md, as the hub reads it; trainings write it.
 
-python sft/card.py outputs/grpo/policy metrics=outputs/eval/metrics.json     # adds what evaluation/evaluate.py found
-python sft/card.py outputs/grpo/policy push_to_hub=owner/name                # uploads the folder, card and all
+python sft/card.py outputs/grpo/policy metrics=outputs/eval/metrics.json     # adds the figures
+python sft/card.py outputs/grpo/policy push_to_hub=owner/name     # uploads the folder and its card
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ import configs
 from configs.record import git_state
 
 CARD = "README.md"
+OPTIONS = ("metrics", "push_to_hub")
 PACKAGES = ("torch", "transformers", "trl", "peft", "refseg-rl")
 # Of released bases; "other" is theirs with a name. Of any other base, its own card's, or what its user fills in.
 LICENSES: dict[str, dict[str, str]] = {
@@ -170,21 +172,23 @@ def _short(section: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Add metrics to a card, upload its folder, or both."""
-    folder = arguments[0]
-    options = {key: value for key, _, value in (one.partition("=") for one in arguments[1:])}
-    if unknown := set(options) - {"metrics", "push_to_hub"}:
-        raise SystemExit(f"sft/card.py: unknown {', '.join(sorted(unknown))}; it takes metrics= and push_to_hub=.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="a policy's, with the card that its training wrote")
+    parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="metrics=FILE, push_to_hub=OWNER/NAME")
+    read = parser.parse_args(arguments)
+    folder, options = read.folder, dict(one.partition("=")[::2] for one in read.options)
+    for key in options:
+        if key not in OPTIONS:
+            parser.error(str(configs.unknown("key", key, OPTIONS)))
     if not (Path(folder) / CARD).is_file():
-        raise SystemExit(
-            f"sft/card.py: {folder} has no {CARD}; rl/grpo.py and sft/warm_start.py write it into policy/."
-        )
+        parser.error(f"{folder} has no {CARD}; rl/grpo.py and sft/warm_start.py write it into policy/.")
     if "metrics" in options:
+        if not Path(options["metrics"]).is_file():
+            parser.error(f"metrics={options['metrics']}: no such file.")
         add_metrics(folder, json.loads(Path(options["metrics"]).read_text(encoding="utf-8")))
     if "push_to_hub" in options:
         print(push(folder, options["push_to_hub"]))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        raise SystemExit(__doc__)
     main(sys.argv[1:])

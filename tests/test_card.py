@@ -66,7 +66,7 @@ def test_the_base_is_the_released_model_however_many_trainings_lie_between(polic
     assert origin("some/model")[1]["license_name"] == "unknown"
 
 
-def test_metrics_are_put_in_once(policy, tmp_path):
+def test_metrics_are_put_in_once(policy, tmp_path, capsys):
     (tmp_path / "metrics.json").write_text(json.dumps({"protocol": "lisa", "gIoU": 0.512345, "n_scored": 7}))
     for _ in range(2):
         main([str(policy), f"metrics={tmp_path / 'metrics.json'}"])
@@ -74,10 +74,17 @@ def test_metrics_are_put_in_once(policy, tmp_path):
     assert text.count("## Metrics") == 1 and "| gIoU | 0.5123 |" in text and "| n_scored | 7 |" in text
     add_metrics(policy, {"protocol": "rela", "gIoU": 0.25})
     assert "| gIoU | 0.2500 |" in (policy / "README.md").read_text()
-    with pytest.raises(SystemExit, match="unknown metric"):
-        main([str(policy), "metric=x"])
-    with pytest.raises(SystemExit, match=r"has no README\.md"):
+    told = {
+        "metric=x": "unknown key 'metric'; the nearest valid one is 'metrics'",
+        "metrics=no.json": "metrics=no.json: no such file",
+    }
+    for option, said in told.items():
+        with pytest.raises(SystemExit, match="2"):
+            main([str(policy), option])
+        assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
         main([str(tmp_path), "push_to_hub=a/b"])
+    assert "has no README.md" in capsys.readouterr().err
 
 
 def test_pushing_is_the_hubs_own_upload_of_the_folder(policy, monkeypatch):

@@ -33,7 +33,7 @@ HYDRA = {
     "vqa": ["evaluation/vqa.py"],
     "warm_start": ["sft/warm_start.py"],
 }
-OTHERS = [["sft/merge.py"], ["rl/quickstart.py"]]
+OTHERS = [["sft/merge.py"], ["sft/card.py"], ["rl/quickstart.py"]]
 OTHERS += [["-m", f"segmentation.data.{name}"] for name in ("export", "inspect", "inventory")] + [
     ["-m", "rollouts.parity"]
 ]
