@@ -198,9 +198,11 @@ def _check_type(key: str, value: Any, example: Any) -> None:
 
 def explained(error: Exception) -> ConfigError:
     """Hydra's error, with the nearest valid name in place of its hint to add a key that does not exist."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return unknown(f"choice of {group}", name, error.options)
+        choices = error.options or [file.stem for file in (CONFIGS / group).glob("*.yaml")]  # none told of a list's
+        if group and choices:
+            return unknown(f"choice of {group}", name, choices)
     cause = error.__cause__ or error
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key and cause.parent_node is not None:
         explained = unknown("key", cause.full_key, _keys(cause.parent_node._get_root()))

@@ -105,6 +105,7 @@ WRONG = {
     "rl/grpo.py model.path=/nowhere": "model.path=/nowhere: no such folder",
     "rl/grpo.py model.path=sft/small_base/model format=bricks": "its vocabulary lacks 136 tokens of the format",
     "rl/grpo.py trainer=sft": "trainer: has no num_generations",
+    "rl/grpo.py rewards=[default,mask_dic]": "choice of rewards 'mask_dic'; the nearest valid one is 'mask_dice'",
     "rl/grpo.py rewards.box_iou.weight=two": "rewards.box_iou.weight: expected a number, got 'two'",
     "rl/grpo.py model.path=sft/small_base/model validation.every=often": "validation.every: expected int, got 'often'",
     "sft/warm_start.py model.lora=64": "model.lora: expected dict",

@@ -6,7 +6,7 @@
 Each choice of `data=` and `benchmark=` that has a root is tried with this one: made from its files,
 counted, compared with the published number where there is one, and looked over as a training would
 (`segmentation.data.check`). Files that are not there are named, with the layout they belong to.
-Exit status 1 if a dataset that is there is not whole.
+Exit status 1 if a dataset that is there is not whole, and if none is there.
 """
 
 from __future__ import annotations
