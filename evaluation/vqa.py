@@ -26,8 +26,8 @@ from rich.progress import track
 from evaluation.predictions import BadPredictions, claim, drop_half_line
 from evaluation.score import write_metrics
 from evaluation.vqa_scores import SCORES
-from rollouts.device import prepare_vllm, processes, use_all_cores
-from rollouts.engines import ENGINES, require_vllm
+from rollouts.device import processes, use_all_cores
+from rollouts.engines import check_engine, make_engine
 from rollouts.policy import image_frame, load_processor
 from rollouts.rows import chat, picture
 from segmentation.data.check import check
@@ -39,11 +39,7 @@ def main(cfg: DictConfig) -> None:
     """Answer, batch by batch, what has no answer yet; score."""
     use_all_cores()
     state = processes()
-    if cfg.engine not in ENGINES:
-        raise configs.unknown("engine", cfg.engine, ENGINES)
-    if cfg.engine == "vllm":
-        require_vllm()
-        prepare_vllm()
+    check_engine(cfg)
     questions = configs.instantiate(cfg.questions, where="questions")
     check(questions)
     output = Path(cfg.output_dir)
@@ -70,8 +66,7 @@ def answer(questions: Vqa, todo: list[int], path: Path, cfg: DictConfig, state: 
     """Append the answers to these questions, in their order."""
     processor = load_processor(cfg.model.path)
     frame = image_frame(processor)
-    options = {"max_length": cfg.max_model_length} if cfg.engine == "vllm" else {}
-    engine = ENGINES[cfg.engine](cfg.model.path, processor, cfg.model.dtype, **options)
+    engine = make_engine(cfg, processor)
     together = cfg.batch_size * state.num_processes
     batches = [todo[first : first + together] for first in range(0, len(todo), together)]
     with path.open("a", encoding="utf-8") as file:

@@ -9,8 +9,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 import configs
-from rollouts.device import prepare_vllm
-from rollouts.engines import ENGINES, Completion, Engine, Sampling, require_vllm
+from rollouts.engines import Completion, Engine, Sampling, check_engine, make_engine
 from rollouts.painter import Painter
 from rollouts.policy import image_frame, load_model
 from rollouts.reading import read
@@ -45,13 +44,9 @@ class Answers:
     """
 
     def __init__(self, cfg: DictConfig) -> None:
-        if cfg.engine not in ENGINES:
-            raise configs.unknown("engine", cfg.engine, ENGINES)
+        check_engine(cfg)
         if cfg.structured and cfg.engine != "vllm":
             raise configs.ConfigError(f"structured={cfg.structured} is vLLM's: choose engine=vllm, or structured=0.")
-        if cfg.engine == "vllm":
-            require_vllm()
-            prepare_vllm()
         self._cfg = cfg
         self.processor, self.format = make_processor(cfg)
         self.frame = image_frame(self.processor)
@@ -69,9 +64,7 @@ class Answers:
         if self._engine:
             return
         cfg = self._cfg
-        options = {"max_length": cfg.max_model_length} if cfg.engine == "vllm" else {}
-        options |= {"regex": self.format.regex(cfg.structured)} if cfg.structured else {}
-        engine = ENGINES[cfg.engine](cfg.model.path, self.processor, cfg.model.dtype, **options)
+        engine = make_engine(cfg, self.processor, self.format.regex(cfg.structured) if cfg.structured else None)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if self._refiner:
             self._refiner.model.to(device)

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from omegaconf import DictConfig
 from PIL import Image
 
-from rollouts.device import engine_options
+import configs
+from rollouts.device import engine_options, prepare_vllm
 from rollouts.policy import Model, Processor, image_token_ids, load_model
 from rollouts.rows import Chat
 
@@ -177,6 +179,26 @@ class VLLMEngine:
 
 
 ENGINES = {"transformers": TransformersEngine, "vllm": VLLMEngine}
+
+
+def check_engine(cfg: DictConfig) -> None:
+    """Whether `cfg.engine` can be made here; before anything else of vLLM, since its settings are read at import.
+
+    Raises:
+        ConfigError: there is no such engine.
+        ModuleNotFoundError: engine=vllm without vLLM.
+    """
+    if cfg.engine not in ENGINES:
+        raise configs.unknown("engine", cfg.engine, ENGINES)
+    if cfg.engine == "vllm":
+        require_vllm()
+        prepare_vllm()
+
+
+def make_engine(cfg: DictConfig, processor: Processor, regex: str | None = None) -> Engine:
+    """The engine of a config with `model`, `engine` and `max_model_length`; `regex` is VLLMEngine's."""
+    options = {"max_length": cfg.max_model_length, "regex": regex} if cfg.engine == "vllm" else {}
+    return ENGINES[cfg.engine](cfg.model.path, processor, cfg.model.dtype, **options)
 
 
 def require_vllm() -> None:

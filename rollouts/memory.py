@@ -1,17 +1,25 @@
-"""What a training needs of each GPU, before it starts; and without a GPU, to choose a recipe.
+"""What a training needs of each GPU: python -m rollouts.memory, and behind it what the training would be given.
 
     python -m rollouts.memory recipe=qwen2_5_vl_3b_lora_24gb                    # of rl/grpo.py with these overrides
     python -m rollouts.memory warm_start recipe=qwen2_5_vl_3b_lora_24gb format=bricks
 
-rl/grpo.py and sft/warm_start.py print the same table when they start on CUDA, and say so if it will not fit. It counts
-the largest pictures that `model.max_pixels` allows and completions of full length: a batch of smaller ones needs less.
+No GPU is needed to choose a recipe. rl/grpo.py and sft/warm_start.py print the same table when they start on CUDA, and
+say so if it will not fit. It counts the largest pictures that `model.max_pixels` allows and completions of full length:
+a batch of smaller ones needs less.
 """
 
 from __future__ import annotations
 
+import sys
+
+import configs
+
+# Imports take seconds, the command line is checked before them.
+training = sys.argv.pop(1) if __name__ == "__main__" and sys.argv[1:2] in (["grpo"], ["warm_start"]) else "grpo"
+command = configs.main(training, several=["data"], script=__name__)
+
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +28,6 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-import configs
 from rollouts import footprint
 from rollouts.architectures import architecture, image_tokens, on_meta
 from rollouts.estimate import GIB, Estimate, Part, show
@@ -248,6 +255,7 @@ def report(cfg: DictConfig) -> None:
         show(estimate(cfg, launched()), Console(highlight=False, stderr=True))
 
 
+@command
 def main(cfg: DictConfig) -> None:
     """Print the table; exit status 1 if it will not fit."""
     said = estimate(cfg, planned(cfg.hardware))
@@ -256,5 +264,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    command = sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in ("grpo", "warm_start") else "grpo"
-    configs.main(command)(main)()
+    main()

@@ -8,7 +8,7 @@ from PIL import Image
 
 import evaluation.evaluate
 import rl.grpo
-import rollouts.answers
+import rollouts.engines
 import sft.warm_start
 from tests.runs import BASE
 from tests.test_refer import write_refer  # official-layout files, small
@@ -30,7 +30,7 @@ def no_model_is_loaded(monkeypatch):
 
     for module in (sft.warm_start, rl.grpo):
         monkeypatch.setattr(module, "load_model", loaded)
-    monkeypatch.setattr(rollouts.answers, "ENGINES", {"transformers": loaded, "vllm": loaded})
+    monkeypatch.setattr(rollouts.engines, "ENGINES", {"transformers": loaded, "vllm": loaded})
 
 
 NAMES = [

@@ -219,6 +219,7 @@ def test_the_target_text_is_the_one_trained_on(taught, tmp_path, capsys):
         (["data=scenes", "count=some"], "count=some: a whole number"),
         (["data=scenes", "count=0"], "count=0: show at least 1"),
         (["data=scenes", "data.length=5", "index=5"], "index=5: the dataset has 5 samples"),
+        (["data=scenes", "format=bx"], "unknown choice of format 'bx'; the nearest valid one is 'box'"),
         (["data=scenes", "+format.gird=3"], "format=box: .*'gird'"),
         (["data=scenes", "model.path=outputs/nowhere"], "model.path=outputs/nowhere: no such folder"),
         (["data=jsonl", "data.root=."], "data.file: no value"),

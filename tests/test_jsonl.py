@@ -88,10 +88,10 @@ def test_the_command_writes_any_configured_dataset(tmp_path, capsys):
         (["output=x"], "usage:"),
         (["data=scenes", "benchmark=scenes_val", "output=x"], "usage:"),
         (["data=grefcoco", "output=x"], r"data\.root: no value; give one: data\.root="),
-        (["data=grefcoc", "output=x"], "grefcoc"),
+        (["data=grefcoc", "output=x"], "nearest valid one is .grefcoco"),
         (["data=grefcoco", "data.root=/nowhere", "output=x"], r"grefs\(unc\)\.json: no such file"),
         (["data=scenes", "data.split=dev", "output=x"], r"data\.split='dev'"),
-        (["data=scenes", "data.spilt=val", "output=x"], "spilt"),
+        (["data=scenes", "data.spilt=val", "output=x"], r"nearest valid one is .data\.split"),
     ],
 )
 def test_a_wrong_command_is_explained(arguments, said, tmp_path, monkeypatch, capsys):

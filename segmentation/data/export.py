@@ -25,6 +25,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from configs.entry import explained
 from segmentation.data.jsonl import save_picture, to_entry
 from segmentation.data.mixture import dataset_section
 from segmentation.sample import Sample
@@ -120,11 +121,14 @@ def section(group: str, name: str, overrides: list[str]) -> dict[str, Any]:
     """What a config file of a group says, changed by overrides.
 
     Raises:
-        HydraException, OmegaConfBaseException: there is no such file, or no such key.
+        ConfigError: there is no such file, or no such key.
         ValueError: a key still has no value.
     """
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        composed = compose(None, [f"+{group}={name}", *overrides])[group]
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base=None):
+            composed = compose(None, [f"+{group}={name}", *overrides])[group]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explained(error) from error
     missing = OmegaConf.missing_keys(cast(DictConfig, composed))
     if missing:
         raise ValueError(f"{min(missing)}: no value; give one: {min(missing)}=...")
