@@ -18,7 +18,7 @@ import configs
 # Imports take seconds, the command line is checked before them.
 command = configs.main("evaluate", several=["benchmark"], script=__name__)
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from evaluation.table import write_table
 from rollouts.answers import Answers
 from rollouts.device import processes, use_all_cores
 from rollouts.engines import Completion
+from rollouts.fingerprint import policy_identity
 from rollouts.rows import picture
 from segmentation.data.check import check
 from segmentation.metrics import Evaluator
@@ -46,6 +47,7 @@ from segmentation.protocols import Protocol
 from segmentation.sample import BrokenImage, Invalid, Sample
 
 ANSWERS = ("generated", "annotated")
+BROKEN = "broken image: "  # where the reason of an invalid answer begins, if nothing could be asked
 console = Console()
 
 
@@ -69,7 +71,8 @@ def main(cfg: DictConfig) -> None:
             names = ", ".join(name for name, lacks in absent.items() if lacks == missing)
             console.print(f"left out, {names}: {missing}", highlight=False, markup=False, soft_wrap=True)
     for benchmark, protocol in zip(benchmarks, protocols, strict=True):
-        answer_all(policy, benchmark, protocol, cfg, state)
+        run = policy_identity(cfg) | settings(cfg) | {"benchmark": benchmark.section}
+        answer_all(policy, benchmark, protocol, cfg, state, run)
         if state.is_main_process:
             metrics = score_file(benchmark.folder / "predictions.jsonl", benchmark.samples, Evaluator(protocol))
             write_metrics(metrics, benchmark.folder / "metrics.json")
@@ -80,18 +83,40 @@ def main(cfg: DictConfig) -> None:
         summarise(benchmarks, output, cfg.report)
 
 
-def answer_all(policy: Answers, benchmark: Benchmark, protocol: Protocol, cfg: DictConfig, state: PartialState) -> None:
-    """Answer, each process its share, what has no answer yet; all answers are in `predictions.jsonl` afterwards."""
-    run = {"checkpoint": str(cfg.model.path), "benchmark": benchmark.section}
-    run |= {key: configs.plain(cfg[key]) for key in ("format", "decoder")}
-    run["refiner"] = configs.plain(cfg.refiner) or None  # None as in runs from before there was one
-    run |= {key: cfg[key] for key in ("max_tokens", "structured", "answers")}
+def settings(cfg: DictConfig) -> dict[str, Any]:
+    """What answers depend on besides the policy and the samples."""
+    sections = {key: configs.plain(cfg[key]) for key in ("format", "decoder", "refiner")}
+    return sections | {key: cfg[key] for key in ("max_tokens", "structured", "answers")}
+
+
+def answer_all(
+    policy: Answers,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    cfg: DictConfig,
+    state: PartialState,
+    run: Mapping[str, Any],
+) -> None:
+    """Answer, each process its share, what has no answer yet; all answers are in `predictions.jsonl` afterwards.
+
+    What had a broken image is asked again: it may have been mended.
+
+    Args:
+        run: all that the answers depend on, so that none of another run is taken for one of this.
+
+    Raises:
+        ConfigError: broken images are to be counted, and a sample cannot be made without its own.
+    """
     path = benchmark.folder / "predictions.jsonl"
     if state.is_main_process:
-        gather(benchmark.folder, run)
+        gather(benchmark.folder, run, without=is_broken)
     state.wait_for_everyone()
     samples, number, count = benchmark.samples, state.process_index, state.num_processes
-    mine = [samples[index] for index in range(number, len(samples), count)]
+    try:
+        mine = [samples[index] for index in range(number, len(samples), count)]
+    except BrokenImage as error:
+        why = f"{error} Only the image says how large a sample of {benchmark.folder.name} is: none is scored without."
+        raise configs.ConfigError(why) from error
     said = {record.id: record.prediction for record in read_predictions(path)}
     todo = [sample for sample in mine if sample.id not in said]
     part = benchmark.folder / f"predictions-{number}-of-{count}.jsonl"
@@ -109,6 +134,11 @@ def answer_all(policy: Answers, benchmark: Benchmark, protocol: Protocol, cfg: D
         gather(benchmark.folder, run)
 
 
+def is_broken(row: Mapping[str, Any]) -> bool:
+    """Whether a line of predictions.jsonl is no answer but the note of a broken image."""
+    return str(row.get("reason")).startswith(BROKEN)
+
+
 def answer(policy: Answers, samples: Sequence[Sample], cfg: DictConfig) -> list[tuple[Sample, Record]]:
     """The records of a batch."""
     made, readable, images = [], [], []
@@ -119,7 +149,7 @@ def answer(policy: Answers, samples: Sequence[Sample], cfg: DictConfig) -> list[
         except BrokenImage as error:
             if cfg.on_broken_image != "count":
                 raise
-            made.append((sample, Record.of(sample, Invalid(f"broken image: {error}"), "", 0)))
+            made.append((sample, Record.of(sample, Invalid(f"{BROKEN}{error}"), "", 0)))
     policy.load()
     if cfg.answers == "annotated":
         encode = policy.processor.tokenizer.encode

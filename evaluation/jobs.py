@@ -61,14 +61,15 @@ def due(jobs: Sequence[Job], output: Path, existing: str) -> list[Job]:
     """The jobs to do, given what lies in `output`; with `replace`, all.
 
     Raises:
-        ConfigError: `existing` is no choice, or it is `stop` and there are results of one of the jobs.
+        ConfigError: `existing` is no choice; it is `stop` and there are results of one of the jobs; or it is `keep` and
+            those of another job have the name.
     """
     if existing not in EXISTING:
         raise unknown("value of existing", existing, EXISTING)
     if existing == "replace":
         return list(jobs)
     if existing == "keep":  # the .json is written last
-        return [job for job in jobs if not (output / f"{job.name}.json").exists()]
+        return [job for job in jobs if not _is_done(job, output / f"{job.name}.json")]
     there = [path for job in jobs for end in RESULTS if (path := output / f"{job.name}{end}").exists()]
     if there:
         more = f" and {len(there) - 1} more files are" if len(there) > 1 else " is"
@@ -77,6 +78,25 @@ def due(jobs: Sequence[Job], output: Path, existing: str) -> list[Job]:
             "or existing=keep to do only what is not there yet."
         )
     return list(jobs)
+
+
+def _is_done(job: Job, answer: Path) -> bool:
+    """Whether the file is there, and of this job: names leave punctuation out, and all but the first words."""
+    if not answer.exists():
+        return False
+    try:
+        of = from_json(answer.read_bytes())
+        done = of["image"], of["expression"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"output_dir: {answer} is no result of predict.py ({error}); set existing=replace."
+        ) from error
+    if done != (str(job.image), job.expression):
+        raise ConfigError(
+            f"output_dir: {answer} is of {done[1]!r} about {done[0]}, not of {job.expression!r} about {job.image}. "
+            "Name another folder, or set existing=replace."
+        )
+    return True
 
 
 def _pictures(path: Path) -> list[Path]:

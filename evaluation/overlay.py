@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from segmentation.metrics import Evaluator
 from segmentation.panels import (
     BAD,
@@ -22,7 +24,7 @@ from segmentation.panels import (
     annotated,
     draw,
 )
-from segmentation.sample import Found, Invalid, Prediction, Sample, open_image, prediction_mask
+from segmentation.sample import BrokenImage, Found, Invalid, Prediction, Sample, open_image, prediction_mask
 
 HEADING, TITLE, CAPTION, BETWEEN = 0.28, 0.17, 0.38, 0.4  # inches
 
@@ -36,7 +38,8 @@ def before_after(
     """Draw the first `rows` samples, each as its expression, the ground truth and one panel a column.
 
     More than four samples are laid out in two blocks. What is painted is tinted, the rest dimmed, boxes are outlined; a
-    no-target and an invalid answer are stamped as such. The IoU printed is the metric's (protocol `lisa`).
+    no-target and an invalid answer are stamped as such. A picture that cannot be opened is left white. The IoU printed
+    is the metric's (protocol `lisa`).
 
     Args:
         columns: for each heading ("before", "after") one prediction a sample, with its masks made.
@@ -44,7 +47,6 @@ def before_after(
 
     Raises:
         ValueError: no samples, or a column of another length.
-        BrokenImage: see `segmentation.sample.open_image`.
     """
     if not samples:
         raise ValueError("no samples to draw.")
@@ -68,7 +70,10 @@ def before_after(
         left, top = MARGIN + block * (block_width + BETWEEN), MARGIN + HEADING + sum(heights[:line])
         page.write(left, top, "\n".join(titles[index]), ha="left", size=9.5, color=INK, weight="bold")
         top += title_heights[line]
-        picture = open_image(sample)
+        try:
+            picture = open_image(sample)
+        except BrokenImage:
+            picture = Image.new("RGB", (sample.width, sample.height), "white")
         panels = {"ground truth": annotated(sample)}
         panels |= {name: _answer(sample, predictions[index]) for name, predictions in columns.items()}
         for place, (name, panel) in enumerate(panels.items()):
@@ -90,8 +95,9 @@ def _answer(sample: Sample, prediction: Prediction) -> Panel:
     match prediction:
         case Invalid(reason):
             return Panel(f"invalid: {reason}", BAD, PREDICTED, stamp="invalid")
-        case Found():
+        case Found(instances):
             caption = score if sample.targets else f"false alarm, {score}"
-            return Panel(caption, ink, PREDICTED, mask, prediction.boxes)
+            boxes = tuple(instance.box for instance in instances if instance.box is not None)
+            return Panel(caption, ink, PREDICTED, mask, boxes)
         case _:
             return Panel("correct" if not sample.targets else f"missed, {score}", ink, PREDICTED, stamp="no target")

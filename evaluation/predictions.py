@@ -19,7 +19,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,16 @@ def read_run(path: Path) -> dict[str, Any]:
     return json.loads(run.read_text(encoding="utf-8")) if run.exists() else {}
 
 
-def gather(folder: Path, run: Mapping[str, Any]) -> Path:
+def gather(folder: Path, run: Mapping[str, Any], without: Callable[[dict[str, Any]], bool] | None = None) -> Path:
     """Put what processes wrote, `predictions-0-of-2.jsonl` and so on, into one `predictions.jsonl`, and return it.
 
     Whatever number of processes were killed, and whenever, no whole line is lost and none is there twice: a line cut in
     half is dropped, and the parts go when their lines are in place.
+
+    Args:
+        folder: holds the parts.
+        run: as PredictionWriter's.
+        without: lines to drop.
 
     Raises:
         BadPredictions: a whole line cannot be read, or the folder belongs to another run.
@@ -145,7 +151,9 @@ def gather(folder: Path, run: Mapping[str, Any]) -> Path:
         with source.open("rb") as written:
             for number, line in enumerate(written, 1):
                 try:
-                    lines.setdefault(_get(_parse(line), "id", str), line)
+                    row = _parse(line)
+                    if not (without and without(row)):
+                        lines.setdefault(_get(row, "id", str), line)
                 except ValueError as error:
                     raise BadPredictions(f"{source}, line {number}: {error}.") from error
     draft = path.with_suffix(".draft")
@@ -254,7 +262,7 @@ def _rle(value: Any) -> RLE | None:
         case {"size": [int(), int()], "counts": str()}:
             return from_uncompressed(value, *value["size"])  # checks that the runs fill the image
         case _:
-            raise ValueError(f"a mask is {{'size': [height, width], 'counts': text}}, not {value!r:.60}")
+            raise ValueError(f"a mask is {{'size': [height, width], 'counts': text}}, not {reprlib.repr(value)}")
 
 
 def claim(path: Path, run: Mapping[str, Any]) -> None:

@@ -49,8 +49,9 @@ def named(folders: Sequence[Path]) -> list[str]:
     Raises:
         ConfigError: a folder is named twice.
     """
-    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
-        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+    whole = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, whole)) + 1):
+        names = ["/".join(parts[-depth:]) for parts in whole]
         if len(set(names)) == len(names):
             return names
     raise configs.ConfigError(f"folders: {', '.join(map(str, folders))} name one folder twice.")

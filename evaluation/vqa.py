@@ -28,6 +28,7 @@ from evaluation.score import write_metrics
 from evaluation.vqa_scores import SCORES
 from rollouts.device import processes, use_all_cores
 from rollouts.engines import check_engine, make_engine
+from rollouts.fingerprint import policy_identity
 from rollouts.policy import image_frame, load_processor
 from rollouts.rows import chat, picture
 from segmentation.data.check import check
@@ -46,7 +47,7 @@ def main(cfg: DictConfig) -> None:
     path = output / "answers.jsonl"
     if state.is_main_process:
         configs.record_run(output, cfg, cfg.seed)
-        run = {"checkpoint": str(cfg.model.path), "questions": configs.plain(cfg.questions)}
+        run = policy_identity(cfg) | {"questions": configs.plain(cfg.questions)}
         claim(output / "run.json", run | {key: cfg[key] for key in ("instruction", "max_tokens")})
         path.touch()
         drop_half_line(path)
@@ -64,7 +65,7 @@ def main(cfg: DictConfig) -> None:
 
 def answer(questions: Vqa, todo: list[int], path: Path, cfg: DictConfig, state: PartialState) -> None:
     """Append the answers to these questions, in their order."""
-    processor = load_processor(cfg.model.path)
+    processor = load_processor(cfg.model.path, cfg.model.max_pixels)
     frame = image_frame(processor)
     engine = make_engine(cfg, processor)
     together = cfg.batch_size * state.num_processes

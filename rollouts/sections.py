@@ -111,7 +111,8 @@ def _parts(section: Mapping[str, Any], where: str) -> dict[str, Any]:
 def make_order(section: Mapping[str, Any], samples: Opened, seed: int, shuffle: bool) -> Order:
     """The order to go through a training set in, with the share of no-target samples that the section asks for."""
     ratio = {"no_target_ratio": section.get("no_target_ratio")}
-    return configs.build(Order, ratio, where="data", samples=samples.samples, seed=seed, shuffle=shuffle)
+    order: dict[str, Any] = {"seed": seed, "shuffle": shuffle, "on_error": samples.on_error}
+    return configs.build(Order, ratio, where="data", samples=samples.samples, **order)
 
 
 def make_decoder(section: Mapping[str, Any] | None) -> Any:

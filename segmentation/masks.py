@@ -63,6 +63,8 @@ def from_uncompressed(rle: dict, height: int, width: int) -> RLE:
         raise ValueError(f"the mask is {rle['size']} high and wide, its image {[height, width]}.")
     counts = rle["counts"]
     runs = counts if isinstance(counts, list) else _runs(counts)
+    if not all(type(run) is int for run in runs):
+        raise ValueError(f"the mask has a run of {next(run for run in runs if type(run) is not int)!r} pixels.")
     if min(runs, default=0) < 0:
         raise ValueError(f"the mask has a run of {min(runs)} pixels.")
     if sum(runs) != height * width:

@@ -39,6 +39,7 @@ class Sample:
         targets: the objects meant; the empty tuple says that nothing in the image is meant (no target).
         ignore: pixels that count neither for nor against a prediction (ReasonSeg).
         image_id: COCO id where there is one, for leak checks.
+        resized: whether a picture of another size is brought to `height` and `width`; elsewhere it is a broken image.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Sample:
     image_id: int | None = None
     dataset: str = ""
     split: str = ""
+    resized: bool = False
 
     @property
     def mask(self) -> RLE | None:
@@ -162,15 +164,17 @@ def opened(path: Path, name: str, missing: str = "check data.root") -> Iterator[
 
 
 def open_image(sample: Sample) -> Image.Image:
-    """The sample's picture as RGB, fully read.
+    """The sample's picture as RGB, fully read, of its `height` and `width`.
 
     Raises:
-        BrokenImage: missing, truncated or undecodable file, or a size other than `(sample.width, sample.height)`.
+        BrokenImage: missing, truncated or undecodable file, or one of another size that is not to be resized.
     """
     image = sample.image
     if isinstance(image, Path):
         with opened(image, f"{image} (sample {sample.id})") as file:
             image = file.convert("RGB")  # reads all pixels, so a truncated file is met here
+    if sample.resized and image.size != (sample.width, sample.height):
+        return image.convert("RGB").resize((sample.width, sample.height), Image.Resampling.BICUBIC)
     if image.size != (sample.width, sample.height):
         raise BrokenImage(
             f"{sample.image} (sample {sample.id}): the image is {image.size[0]}x{image.size[1]}, "

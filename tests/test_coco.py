@@ -31,6 +31,17 @@ def test_crowds_of_instances_are_ignored_skipped_or_targets(tmp_path):
     assert said(CocoInstances(root, crowd="target")) == [(7, "cup", 3), (7, "dog", 1), (9, "dog", 1)]
 
 
+def test_annotations_without_area_are_left_out_and_named(tmp_path, caplog):
+    def flat(content):
+        content["instances"]["annotations"][0]["bbox"][3] = 0.0
+
+    root = write_coco(tmp_path, flat)
+    data = CocoInstances(root)
+    assert said(data) == [(7, "cup", 1), (9, "dog", 1)]
+    assert "their boxes have no area: annotations 1" in caplog.text
+    check(data)
+
+
 def test_panoptic_has_things_each_and_stuff_as_one(tmp_path):
     data = CocoPanoptic(write_coco(tmp_path))
     assert said(data) == [(7, "cup", 2), (7, "wall", 1), (9, "dog", 1), (9, "wall", 1)]

@@ -15,20 +15,24 @@ import pytest
 from accelerate import PartialState
 from hydra import compose, initialize_config_dir
 
+from configs import ConfigError
 from evaluation.benchmarks import Benchmark
 from evaluation.evaluate import answer_all
-from evaluation.predictions import read_predictions
+from evaluation.predictions import gather, read_predictions
 from evaluation.score import score_file, write_metrics
 from rollouts.answers import Answers
 from segmentation.data.export import export
+from segmentation.data.reasonseg import ReasonSeg
 from segmentation.data.samples import Samples
 from segmentation.data.scenes import Scenes
 from segmentation.metrics import Evaluator
 from segmentation.protocols import Lisa
-from segmentation.sample import Invalid
+from segmentation.sample import Invalid, open_image
+from tests.official import write_reasonseg
 from tests.runs import BASE, ROOT, command, environment, launch
 from tests.taught import some_scenes
 
+RUN = {"checkpoint": "taught"}
 LIGHT = "import sys, evaluation.score, segmentation.data.refer, rewards.box_iou; sys.exit('torch' in sys.modules)"
 SMALL = ["benchmark=scenes_val", "benchmark.length=10", "max_tokens=48", "batch_size=4", f"model.path={BASE}"]
 
@@ -81,7 +85,7 @@ def share(policy, benchmark, cfg, number: int, count: int) -> None:
     """What process `number` of `count` answers, in this process."""
     place = {"process_index": number, "num_processes": count, "is_main_process": number == 0}
     state = SimpleNamespace(**place, wait_for_everyone=lambda: None)
-    answer_all(policy, benchmark, Lisa(), cfg, cast(PartialState, state))
+    answer_all(policy, benchmark, Lisa(), cfg, cast(PartialState, state), RUN)
 
 
 def test_one_two_and_three_shares_and_a_run_cut_short_score_alike(taught, tmp_path, monkeypatch):
@@ -98,14 +102,55 @@ def test_one_two_and_three_shares_and_a_run_cut_short_score_alike(taught, tmp_pa
             with pytest.raises(KeyboardInterrupt):
                 share(policy, benchmark, cfg, 0, 1)
             monkeypatch.undo()
-        for number in (*range(count), 0):  # the first puts together what the others wrote
+        for number in range(count):
             share(policy, benchmark, cfg, number, count)
-        path = benchmark.folder / "predictions.jsonl"
+        path = gather(benchmark.folder, RUN)  # the first process does so, once the others are through
         write_metrics(score_file(path, samples, Evaluator(Lisa())), benchmark.folder / "metrics.json")
         written.append((benchmark.folder / "metrics.json").read_bytes())
     metrics = json.loads(written[0])
     assert metrics["n_expected"] == metrics["n_scored"] == 9 and metrics["n_found"] and metrics["n_invalid"]
     assert written[0] == written[1] == written[2]
+
+
+def test_a_broken_image_is_asked_again_once_it_is_mended(taught, tmp_path):
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        cfg = compose("evaluate", [f"model.path={taught}", "max_tokens=40", "on_broken_image=count"])
+    samples, policy = some_scenes(), Answers(cfg)
+    picture, where = open_image(samples[0]), tmp_path / "late.png"
+    samples[0] = dataclasses.replace(samples[0], image=where)
+    benchmark = Benchmark({}, cast(Samples, samples), tmp_path / "out")
+    share(policy, benchmark, cfg, 0, 1)
+    before = {record.id: record.text for record in read_predictions(tmp_path / "out/predictions.jsonl")}
+    assert before[samples[0].id] == ""
+    picture.save(where)
+    share(policy, benchmark, cfg, 0, 1)
+    after = {record.id: record.text for record in read_predictions(tmp_path / "out/predictions.jsonl")}
+    assert after.pop(samples[0].id) and after == {key: before[key] for key in after}
+
+
+def test_where_only_the_image_has_the_size_broken_ones_cannot_be_counted(tmp_path):
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        cfg = compose("evaluate", [f"model.path={BASE}", "on_broken_image=count"])
+    root = write_reasonseg(tmp_path)
+    next(root.rglob("b.jpg")).unlink()
+    with pytest.raises(ConfigError, match=r"b\.jpg.* Only the image says how large"):
+        share(Answers(cfg), Benchmark({}, ReasonSeg(root), tmp_path / "out"), cfg, 0, 1)
+
+
+def test_another_training_of_the_same_name_is_another_policy(evaluated, taught, tmp_path):
+    model = shutil.copytree(BASE, tmp_path / "policy")
+    asked = [*SMALL[:-1], f"model.path={model}", f"output_dir={tmp_path}/out", "overlays=0"]
+    launch("evaluation/evaluate.py", *asked)
+    shutil.copytree(taught, model, dirs_exist_ok=True)
+    done = subprocess.run(
+        command("evaluation/evaluate.py", *asked), cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode and "holds the predictions of another run (weights differ" in done.stderr
+    other = subprocess.run(
+        command("evaluation/evaluate.py", *SMALL, f"output_dir={evaluated}", "model.max_pixels=3136"),
+        cwd=ROOT, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert other.returncode and "another run (max_pixels differ" in other.stderr
 
 
 def stopping(generate):

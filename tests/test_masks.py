@@ -89,6 +89,12 @@ def test_no_damaged_rle_gets_through(mask, data):
     assert masks.decode(read).shape == mask.shape and masks.area(read) == masks.decode(read).sum()
 
 
+@pytest.mark.parametrize("run", [0.5, True, "3", None])
+def test_runs_are_whole_numbers(run):
+    with pytest.raises(ValueError, match=f"has a run of {run!r} pixels"):
+        masks.from_uncompressed({"size": [4, 4], "counts": [run, *[0.5] * 31]}, 4, 4)
+
+
 def test_a_mask_of_another_size_than_its_image_is_refused():
     rle = masks.encode(rectangle(0, 0, 3, 3))
     with pytest.raises(ValueError, match=r"the mask is \[9, 12\] high and wide, its image \[12, 9\]"):

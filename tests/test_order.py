@@ -8,6 +8,7 @@ from trl.trainer.utils import RepeatSampler
 
 from segmentation.data.order import Order
 from segmentation.data.scenes import Scenes
+from segmentation.sample import BrokenImage
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,21 @@ def test_a_dataset_without_end_is_made_only_as_far_as_it_is_dealt():
     order = Order(Counted(length=1_000_000), no_target_ratio=0.5)
     order.take(order.kinds(16))
     assert Counted.made < 200
+
+
+def test_a_sample_that_its_broken_image_makes_impossible_is_of_neither_kind():
+    class Broken(Scenes):
+        def sample(self, index):
+            if index % 5 == 0:
+                raise BrokenImage(f"{index}.jpg: no such file")
+            return super().sample(index)
+
+    broken = Broken(length=40)
+    order = Order(broken, no_target_ratio=0.5, on_error="skip")
+    assert all(index % 5 for index in order.take(order.kinds(60)))
+    with pytest.raises(BrokenImage):
+        order = Order(broken, no_target_ratio=0.5)
+        order.take(order.kinds(60))
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

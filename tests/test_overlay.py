@@ -74,6 +74,13 @@ def test_boxes_alone_and_hard_expressions_are_drawn(tmp_path: Path):
     assert count(tmp_path / "p.png", PREDICTED) > 50
 
 
+def test_a_broken_picture_and_an_object_without_a_box_are_drawn(tmp_path: Path):
+    asked = Sample("s", tmp_path / "gone.png", 40, 80, "it", (Target((0.0, 0.0, 9.0, 9.0)),))
+    said = [Found((Instance(None), Instance((2.0, 2.0, 60.0, 30.0))))]
+    before_after([asked], {"prediction": said}, tmp_path / "p.png")
+    assert count(tmp_path / "p.png", PREDICTED) > 50
+
+
 def test_columns_must_cover_the_samples(tmp_path: Path):
     samples = list(Scenes("val", length=2))
     with pytest.raises(ValueError, match="column 'after' has 1 predictions for 2 samples"):

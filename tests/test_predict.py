@@ -86,15 +86,19 @@ def test_results_are_replaced_and_kept_only_when_asked(photos, taught, tmp_path,
     first = tmp_path / "photo0--the-man-s-hat-left.json"
     assert json.loads(first.read_text())["expression"] == "the man's hat, left"
     wanted = first.read_bytes()
-    first.write_text("mine")
+    first.write_text(json.dumps(json.loads(wanted) | {"text": "mine"}))
     (tmp_path / "photo1--the-man-s-hat-left.json").unlink()
     capsys.readouterr()
     assert run(monkeypatch, *asked, f"output_dir={tmp_path}") == 2
     told = capsys.readouterr().err
     assert "photo0--the-man-s-hat-left.json" in told and "existing=replace" in told
     assert run(monkeypatch, *asked, f"output_dir={tmp_path}", "existing=keep") == 0
-    assert first.read_text() == "mine"
+    assert json.loads(first.read_text())["text"] == "mine"
     assert (tmp_path / "photo1--the-man-s-hat-left.json").exists()
+    first.write_text(json.dumps(json.loads(wanted) | {"expression": "the man's hat (left)"}))
+    capsys.readouterr()
+    assert run(monkeypatch, *asked, f"output_dir={tmp_path}", "existing=keep") == 2
+    assert 'is of "the man\'s hat (left)" about' in capsys.readouterr().err
     stale = tmp_path / "photo0--the-man-s-hat-left.mask.png"
     stale.write_bytes(b"old")
     assert run(monkeypatch, *asked, f"output_dir={tmp_path}", "existing=replace") == 0
@@ -154,8 +158,11 @@ def test_names_differ_and_fit_file_systems(tmp_path):
     (tmp_path / "x--it-2.overlay.png").touch()
     with pytest.raises(ConfigError, match=r"x--it-2\.overlay\.png is already there"):
         due(jobs, tmp_path, "stop")
-    (tmp_path / "x--it.json").touch()
+    (tmp_path / "x--it.json").write_text(json.dumps({"image": str(tmp_path / "a/x.png"), "expression": "It!"}))
     assert due(jobs, tmp_path, "keep") == jobs[1:]
+    (tmp_path / "x--it.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"x--it\.json is no result of predict\.py"):
+        due(jobs, tmp_path, "keep")
 
 
 def test_a_picture_is_turned_upright_and_a_text_file_is_none(tmp_path):

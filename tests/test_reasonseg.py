@@ -41,6 +41,27 @@ def test_small_shapes_cover_large_ones_and_flags_are_left_out(tmp_path):
     assert sample.targets[0].box == (LEFT[0], LEFT[1], MIDDLE[2], MIDDLE[3])
 
 
+def test_polygons_are_drawn_with_their_outline(tmp_path):
+    def thin(content):
+        content["b"]["shapes"] = [{"label": "target", "points": [[2, 3], [40, 5], [60, 40]]}]
+
+    sample = ReasonSeg(write_reasonseg(tmp_path, thin))[1]
+    assert sample.mask
+    drawn = masks.decode(sample.mask)
+    for (x1, y1), (x2, y2) in (((2, 3), (40, 5)), ((40, 5), (60, 40)), ((2, 3), (60, 40))):
+        assert drawn[y1, x1] and drawn[y2, x2] and drawn[(y1 + y2) // 2, (x1 + x2) // 2]
+    assert masks.area(sample.mask) == 711  # 684 without the outline
+
+
+def test_of_regions_of_one_size_the_earlier_is_on_top(tmp_path):
+    def same(content):
+        square = [[10, 10], [30, 10], [30, 30], [10, 30]]
+        content["b"]["shapes"] = [{"label": label, "points": square} for label in ("target", "ignore")]
+
+    sample = ReasonSeg(write_reasonseg(tmp_path, same))[1]
+    assert sample.mask and masks.area(sample.mask) == 21 * 21 and sample.ignore is None
+
+
 def test_a_small_region_to_ignore_covers_a_large_target(tmp_path):
     def swap(content):
         for shape in content["a"]["shapes"][:2]:

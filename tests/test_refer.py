@@ -3,6 +3,7 @@ import gc
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from PIL import Image
 from segmentation import boxes, masks
 from segmentation.data import safe_pickle
 from segmentation.data.check import check
+from segmentation.data.export import export
 from segmentation.data.expressions import Expressions
 from segmentation.data.instances import Instances
+from segmentation.data.jsonl import Jsonl
 from segmentation.data.refer import DATASETS, Refer
 from segmentation.data.refs import Ref
-from segmentation.sample import open_image
+from segmentation.sample import BrokenImage, open_image
 from tests.bench.bench_data import WORK, measure, write_full_size
 
 HEIGHT, WIDTH = 48, 64
@@ -134,6 +137,22 @@ def test_every_dataset_is_found_where_the_refer_api_puts_it(tmp_path, name, spli
     folder = {"refclef": "saiapr_tc-12", "rrsisd": "rrsisd/JPEGImages"}.get(name, "mscoco/images/train2014")
     assert data[0].image == tmp_path / "images" / folder / "COCO_train2014_000000000000.jpg"
     assert data[0].id == f"{name}-{split_by}-train-2-20"
+
+
+def test_a_picture_of_rrsisd_is_brought_to_its_annotated_size(tmp_path):
+    data = Refer(write_refer(tmp_path, "rrsisd"), "rrsisd", split="train")
+    assert isinstance(data[0].image, Path)
+    with Image.open(data[0].image) as picture:
+        larger = picture.resize((WIDTH, HEIGHT + 1))
+    larger.save(data[0].image)
+    check(data)
+    assert open_image(data[0]).size == (WIDTH, HEIGHT)
+    export(data, tmp_path / "rrsisd.jsonl", tmp_path)
+    again = Jsonl(tmp_path, "rrsisd.jsonl")
+    check(again)
+    assert [again[0].targets, again[0].height] == [data[0].targets, HEIGHT]
+    with pytest.raises(BrokenImage, match="its annotation says"):
+        open_image(replace(data[0], resized=False))
 
 
 def test_refcocog_is_split_by_umd_unless_told(tmp_path):

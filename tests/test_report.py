@@ -167,6 +167,7 @@ def test_metrics_of_other_predictions_and_foreign_benchmarks_are_refused(folders
 def test_names_are_as_short_as_tells_them_apart():
     assert named([Path("out/a/eval"), Path("out/b/eval")]) == ["a/eval", "b/eval"]
     assert named([Path("out/eval")]) == ["eval"]
+    assert named([Path(".")]) == [Path.cwd().name]
     with pytest.raises(ConfigError, match="one folder twice"):
         named([Path("a"), Path("a")])
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,9 +18,13 @@ from segmentation.data.files import collector_at_rest, located, require
 from segmentation.data.instances import Crowd, Instances, InstancesFile, read_instances
 from segmentation.data.refs import Ref
 
+log = logging.getLogger(__name__)
+
 
 class CocoInstances(Expressions):
     """One split of COCO's instances; every instance of the category is a target. Images and masks are read later.
+
+    Annotations whose box has no area are left out and named: instances_train2017.json has two (cocoapi#355).
 
     Args:
         root: the folder with `annotations/` and `<split>/`.
@@ -57,11 +62,17 @@ class CocoInstances(Expressions):
 def _refs(file: InstancesFile, split: str, crowd: Crowd, absent: int, names: dict[int, str], seed: int) -> list[Ref]:
     """A ref for each image and category: the image's id, and the category as the id of its one sentence."""
     found: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    empty = []
     for number, entry in file.annotations.items():
         with located(f"{file.path}: annotation {number}"):
             if entry["category_id"] not in names:
                 raise ValueError(f"category_id {entry['category_id']} is not in categories.")
+            if min(entry["bbox"][2:]) <= 0:
+                empty.append(number)
+                continue
             found[entry["image_id"]][entry["category_id"]].append(number)
+    if empty:
+        log.warning("%s: left out, their boxes have no area: annotations %s", file.path, ", ".join(map(str, empty)))
     refs = []
     for image in file.images:
         present = found.get(image, {})

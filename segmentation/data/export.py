@@ -26,9 +26,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.entry import explained
+from segmentation.data.files import size_of
 from segmentation.data.jsonl import save_picture, to_entry
 from segmentation.data.mixture import dataset_section
-from segmentation.sample import Sample
+from segmentation.sample import Sample, open_image
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 USAGE = "python -m segmentation.data.export (data|benchmark)=NAME [data.KEY=VALUE ...] output=FILE\n[root=FOLDER]"
@@ -91,7 +92,8 @@ def export(samples: Sequence[Sample], output: Path, root: Path) -> int:
     unfinished = output.with_name(f"{output.name}.part")  # an export that was cut short is not taken for a whole one
     with open(unfinished, "w", encoding="utf-8") as lines:
         for sample in samples:
-            image = sample.image if isinstance(sample.image, Path) else save_picture(sample.image, beside)
+            image = sample.image if _is_file_of_its_size(sample) else save_picture(open_image(sample), beside)
+            assert isinstance(image, Path)
             try:
                 name = image.absolute().relative_to(root.absolute()).as_posix()
             except ValueError as error:
@@ -101,6 +103,13 @@ def export(samples: Sequence[Sample], output: Path, root: Path) -> int:
             lines.write(json.dumps(to_entry(sample, name), ensure_ascii=False) + "\n")
     unfinished.replace(output)
     return len(samples)
+
+
+def _is_file_of_its_size(sample: Sample) -> bool:
+    """Whether a JSONL may name the file: its reader brings no picture to another size."""
+    if not isinstance(sample.image, Path):
+        return False
+    return not sample.resized or size_of(sample.image) == (sample.height, sample.width)
 
 
 def own_choices(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

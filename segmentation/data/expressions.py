@@ -25,6 +25,7 @@ class Expressions(Samples):
         sentences: `each`, `first` or `joined`.
         of_coco: whether image ids are COCO's, so that other datasets may have the same image.
         held_out: COCO ids of all images of the files' splits for validation and test.
+        resized: see Sample.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class Expressions(Samples):
         sentences: Sentences,
         of_coco: bool = True,
         held_out: frozenset[int] = frozenset(),
+        resized: bool = False,
     ) -> None:
         self.dataset, self.prefix, self.instances = dataset, prefix, instances
-        self.of_coco = of_coco
+        self.of_coco, self.resized = of_coco, resized
         self.held_out = held_out if of_coco else frozenset()
         self._rows = [(ref, ending, text) for ref in refs for ending, text in worded(ref.sentences, sentences)]
         self._last: tuple[Ref, tuple[Target, ...], masks.RLE | None] | None = None
@@ -67,4 +69,5 @@ class Expressions(Samples):
             image_id=self.image_id(index),
             dataset=self.dataset,
             split=ref.split,
+            resized=self.resized,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +56,7 @@ def get(entry: dict[str, Any], key: str, *kinds: type) -> Any:
     value = entry[key]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"{key} is a {type(value).__name__}, {value!r:.60}; it must be {wanted}")
+        raise TypeError(f"{key} is a {type(value).__name__}, {reprlib.repr(value)}; it must be {wanted}")
     return value
 
 

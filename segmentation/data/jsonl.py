@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from array import array
 from pathlib import Path
 from typing import Any
@@ -182,5 +183,7 @@ def save_picture(picture: Image.Image, folder: Path) -> Path:
     path = folder / f"{name}.png"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        draft = path.with_suffix(f".{os.getpid()}")  # one that was cut short is not taken for a whole one
+        picture.save(draft, "PNG")
+        draft.replace(path)
     return path

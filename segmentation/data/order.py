@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from segmentation.sample import Sample
+from segmentation.sample import BrokenImage, Sample
 
 LOOKED_AT = 100_000  # samples in a row, none of the kind looked for, before a shuffled dataset is said to have none
+UNKNOWN, NEITHER = -1, -2  # in place of a sample's kind
 Kind = bool | None  # has no target; None where that makes no difference
 
 
@@ -30,6 +31,7 @@ class Order:
         no_target_ratio: of any `n` samples in a row, `n * ratio` have no target, rounded down or up; the scarcer kind
             comes again while the other still goes on. None: the dataset's own share, left to chance.
         shuffle: false goes through each kind in the order of the dataset.
+        on_error: with `skip`, a sample that cannot be made without its image, and has none, is of neither kind.
 
     Raises:
         ValueError: the ratio is not within 0 and 1, or there are no samples of a kind it needs.
@@ -41,14 +43,15 @@ class Order:
         seed: int = 0,
         no_target_ratio: float | None = None,
         shuffle: bool = True,
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         if no_target_ratio is not None and not 0 <= no_target_ratio <= 1:
             raise ValueError(f"data.no_target_ratio={no_target_ratio}: it is a share, 0 to 1; null for the data's own.")
         self.ratio = None if no_target_ratio is None else Fraction(str(no_target_ratio))
         self.dealt = 0
-        known = np.full(len(samples) if self.ratio is not None else 0, -1, dtype=np.int8)
+        known = np.full(len(samples) if self.ratio is not None else 0, UNKNOWN, dtype=np.int8)
         wanted: tuple[Kind, ...] = (None,) if self.ratio is None else (True, False)
-        self._decks = {kind: _Deck(samples, seed, kind, shuffle, known) for kind in wanted}
+        self._decks = {kind: _Deck(samples, seed, kind, shuffle, known, on_error) for kind in wanted}
         for kind, deck in self._decks.items():
             if kind is None or self.ratio != int(not kind):  # a ratio of 0 needs none without target, 1 none with
                 deck.next()
@@ -81,8 +84,11 @@ class Order:
 class _Deck:
     """The samples of one kind, each pass in a new order; for kind None, in that of `trl.GRPOTrainer` with this seed."""
 
-    def __init__(self, samples: Sequence[Any], seed: int, kind: Kind, shuffle: bool, known: np.ndarray) -> None:
+    def __init__(
+        self, samples: Sequence[Any], seed: int, kind: Kind, shuffle: bool, known: np.ndarray, on_error: str
+    ) -> None:
         self.samples, self.seed, self.kind, self.shuffle, self.known = samples, seed, kind, shuffle, known
+        self.on_error = on_error
         self.seek(0, 0)
 
     def seek(self, passes: int, position: int) -> None:
@@ -101,7 +107,7 @@ class _Deck:
                 self.passes, self.position, self._indices = self.passes + 1, 0, self._shuffled()
             index = int(self._indices[self.position])
             self.position += 1
-            if self.kind is None or self._has_no_target(index) == self.kind:
+            if self.kind is None or self._kind_of(index) == self.kind:
                 return index
         kind = "without" if self.kind else "with"
         raise ValueError(f"data.no_target_ratio: the data have no samples {kind} a target; set it to null.")
@@ -110,7 +116,12 @@ class _Deck:
         count = len(self.samples)
         return torch.randperm(count, generator=self._generator) if self.shuffle else torch.arange(count)
 
-    def _has_no_target(self, index: int) -> bool:
-        if self.known[index] < 0:
-            self.known[index] = not self.samples[index].targets
-        return bool(self.known[index])
+    def _kind_of(self, index: int) -> int:
+        if self.known[index] == UNKNOWN:
+            try:
+                self.known[index] = not self.samples[index].targets
+            except BrokenImage:
+                if self.on_error == "raise":
+                    raise
+                self.known[index] = NEITHER
+        return int(self.known[index])

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -196,5 +197,5 @@ def expression_of(asked: str) -> str:
     if said.startswith('"') and said.endswith('"'):
         said = ", ".join(part.strip() for part in said[1:-1].split('", "'))
     if not said:
-        raise ValueError(f"the value of human, {asked!r:.60}, asks for nothing.")
+        raise ValueError(f"the value of human, {reprlib.repr(asked)}, asks for nothing.")
     return said

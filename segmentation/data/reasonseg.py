@@ -12,13 +12,14 @@ a part of the one target.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
-from PIL import Image, ImageDraw
 
 from segmentation import masks
 from segmentation.data.files import get, located, read_json, size_of
@@ -141,7 +142,7 @@ def paint(shapes: Sequence[Shape], height: int, width: int) -> tuple[np.ndarray,
     """What is target and what is to ignore, `bool (H, W)` each, no pixel both."""
     drawn = [(_drawn(shape, height, width), shape.ignored) for shape in shapes]
     target, ignored = np.zeros((height, width), bool), np.zeros((height, width), bool)
-    for mask, to_ignore in sorted(drawn, key=lambda one: -int(one[0].sum())):
+    for mask, to_ignore in sorted(drawn, key=lambda one: int(one[0].sum()))[::-1]:  # of equals the earlier on top
         on, off = (ignored, target) if to_ignore else (target, ignored)
         on |= mask
         off &= ~mask
@@ -149,16 +150,18 @@ def paint(shapes: Sequence[Shape], height: int, width: int) -> tuple[np.ndarray,
 
 
 def _drawn(shape: Shape, height: int, width: int) -> np.ndarray:
-    """A polygon with its outline, as LISA draws it."""
-    canvas = Image.new("L", (width, height))
-    ImageDraw.Draw(canvas).polygon([(int(x), int(y)) for x, y in shape.points], fill=1, outline=1)
-    return np.asarray(canvas).astype(bool)
+    """A polygon with its outline, as LISA draws it: other libraries differ along the edge."""
+    canvas = np.zeros((height, width), np.uint8)
+    points = [shape.points.astype(np.int32)]
+    cv2.polylines(canvas, points, True, [1])
+    cv2.fillPoly(canvas, points, [1])
+    return canvas.astype(bool)
 
 
 def _annotation(file: Path, content: dict[str, Any]) -> Annotation:
     texts = content["text"] if isinstance(content["text"], list) else [content["text"]]
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise ValueError(f"text {texts!r:.60} holds no expression, or an empty one.")
+        raise ValueError(f"text {reprlib.repr(texts)} holds no expression, or an empty one.")
     shapes = []
     for number, shape in enumerate(content["shapes"]):
         label = get(shape, "label", str).lower()

@@ -31,12 +31,15 @@ class Layout:
     """Folder of the images, who split the dataset (the usual split first), and whether the images are COCO's.
 
     RRSIS-D's boxes are drawn around the masks: its release does not say what its `bbox` holds, and RMSIN reads none.
+    Some of its pictures are not of the annotated 800x800 (09976.jpg, 15324.jpg; RMSIN#12), and are brought to it, which
+    is what RMSIN does.
     """
 
     images: str
     splitters: tuple[str, ...]
     of_coco: bool = True
     boxes_of_masks: bool = False
+    resized: bool = False
 
 
 DATASETS = {
@@ -44,7 +47,7 @@ DATASETS = {
     "refcoco+": Layout(COCO_IMAGES, ("unc",)),
     "refcocog": Layout(COCO_IMAGES, ("umd", "google")),
     "refclef": Layout("images/saiapr_tc-12", ("unc", "berkeley"), of_coco=False),
-    "rrsisd": Layout("images/rrsisd/JPEGImages", ("unc",), of_coco=False, boxes_of_masks=True),
+    "rrsisd": Layout("images/rrsisd/JPEGImages", ("unc",), of_coco=False, boxes_of_masks=True, resized=True),
 }
 
 
@@ -91,7 +94,10 @@ class Refer(Expressions):
         refs = usable(in_split(everyone, split, refs_file), skip_refs, refs_file)
         boxes = "mask" if layout.boxes_of_masks else "annotated"
         instances = Instances(instances_file, Path(root, layout.images), refs, boxes=boxes)
-        super().__init__(name, f"{name}-{split_by}", refs, instances, sentences, layout.of_coco, held_out(everyone))
+        held = held_out(everyone)
+        super().__init__(
+            name, f"{name}-{split_by}", refs, instances, sentences, layout.of_coco, held, resized=layout.resized
+        )
 
 
 def in_split(refs: Sequence[Ref], split: str, file: Path) -> list[Ref]:
