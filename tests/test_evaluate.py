@@ -147,10 +147,10 @@ def test_another_training_of_the_same_name_is_another_policy(evaluated, taught, 
     )
     assert done.returncode and "holds the predictions of another run (weights differ" in done.stderr
     other = subprocess.run(
-        command("evaluation/evaluate.py", *SMALL, f"output_dir={evaluated}", "model.max_pixels=3136"),
+        command("evaluation/evaluate.py", *SMALL, f"output_dir={evaluated}", "model.dtype=bfloat16"),
         cwd=ROOT, env=environment(), capture_output=True, text=True,
     )  # fmt: skip
-    assert other.returncode and "another run (max_pixels differ" in other.stderr
+    assert other.returncode and "another run (dtype differ" in other.stderr
 
 
 def stopping(generate):
