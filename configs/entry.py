@@ -28,13 +28,17 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from configs.help import help_text
 from configs.several import CONFIGS, expanded
 from configs.strict import ConfigError, plain, unknown
-from configs.terminal import first_rank, loading, tidy
+from configs.terminal import first_rank, loading, one_gpu, tidy
 
 Task = Callable[[DictConfig], None]
 
 
 def main(
-    config_name: str, texts: Sequence[str] = (), several: Sequence[str] = (), script: str = ""
+    config_name: str,
+    texts: Sequence[str] = (),
+    several: Sequence[str] = (),
+    script: str = "",
+    every_gpu: bool = False,
 ) -> Callable[[Task], Callable[[], None]]:
     """Run the decorated function with `configs/{config_name}.yaml`, changed by the command line.
 
@@ -48,6 +52,7 @@ def main(
         several: groups of which a run may take several choices (`configs.several`).
         script: `__name__` of the command's file. If that is the program, its command line is checked, and `--help` and
             `--cfg` are answered, right here: above imports that take seconds.
+        every_gpu: whether a program that was not launched as one of several processes is to see more than one GPU.
     """
 
     def checked(module: str) -> list[DictConfig]:
@@ -60,6 +65,8 @@ def main(
             early = checked(script)
         if not early:  # --help, --cfg
             sys.exit()
+        if not every_gpu:
+            one_gpu()
         loading()
 
     def decorate(task: Task) -> Callable[[], None]:

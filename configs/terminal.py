@@ -33,6 +33,15 @@ def tidy() -> None:
         logging.getLogger(name).addFilter(_leaves_out(message))
 
 
+def one_gpu() -> None:
+    """Let a process that is on its own see one GPU, the first it was given: TRL refuses more (nn.DataParallel).
+
+    Call it before torch is imported.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+
+
 def first_rank() -> bool:
     """Whether this process is the one of a launch that speaks and writes."""
     return os.environ.get("RANK", "0") == "0"

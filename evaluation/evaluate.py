@@ -119,6 +119,8 @@ def answer_all(
         raise configs.ConfigError(why) from error
     said = {record.id: record.prediction for record in read_predictions(path)}
     todo = [sample for sample in mine if sample.id not in said]
+    if len(said) < len(samples):
+        policy.load()  # every process, also one that has nothing left to answer
     part = benchmark.folder / f"predictions-{number}-of-{count}.jsonl"
     running = RunningScore(benchmark.folder.name, len(mine), protocol, quiet=not state.is_main_process)
     with PredictionWriter(part, run) as writer, running as score:

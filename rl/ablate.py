@@ -15,7 +15,7 @@ from __future__ import annotations
 import configs
 
 # Imports take seconds, the command line is checked before them.
-command = configs.main("ablate", texts=("over",), script=__name__)
+command = configs.main("ablate", texts=("over",), script=__name__, every_gpu=True)
 
 import sys
 import time

@@ -29,7 +29,7 @@ from rl.validation import make_validation, save_best
 from rollouts.deadline import EngineDied
 from rollouts.device import prepare_deepspeed, prepare_vllm, training_arguments, use_all_cores
 from rollouts.engines import require_vllm
-from rollouts.guards import check_rollouts
+from rollouts.guards import check_launcher, check_precision, check_rollouts
 from rollouts.memory import report
 from rollouts.policy import (
     freeze_vision,
@@ -91,14 +91,17 @@ def main(cfg: DictConfig) -> None:
     )
     rounds = configs.build(check_rounds, cfg.dynamic_sampling, where="dynamic_sampling", args=arguments)
     order = make_order(cfg.data, samples, cfg.seed, bool(arguments.shuffle_dataset))
-    configs.build(check_rollouts, {}, where="rollouts", args=arguments)
+    configs.build(check_launcher, {}, where="launch")
+    frozen = cfg.model.freeze_vision
+    configs.build(check_rollouts, {}, where="rollouts", args=arguments, freeze_vision=frozen)
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
     report(cfg)
 
     interrupts = SaveOnSignal()
     model = restore(load_model(cfg.model.path, cfg.model.dtype), resume)
+    check_precision(model, lora=cfg.model.lora is not None)
     trainer = SegGRPOTrainer(
-        model=freeze_vision(model) if cfg.model.freeze_vision else model,
+        model=freeze_vision(model) if frozen else model,
         args=arguments,
         train_dataset=prompt_rows(samples, format, image_frame(processor)),
         processing_class=processor,

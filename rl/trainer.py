@@ -47,8 +47,8 @@ class SegGRPOTrainer(WatchedTrainer):
       numbers of its own, the same on any number of processes (`rollouts.draws`).
     - `_calculate_rewards`: each completion is decoded with its special tokens kept, parsed once and painted once, and
       all rewards see the result. Can go when TRL lets rewards share a computation.
-    - `_get_per_token_logps_and_entropies`: a trained decoder reads what the scoring passes before the rewards compute:
-      the policy's, or, with LoRA and `beta`, the one after it with adapters off, which is what it was trained on.
+    - `_get_per_token_logps_and_entropies`: a decoder of states reads what the scoring passes before the rewards
+      compute: the policy's, or, with LoRA and `beta`, the one after it with adapters off, which it was trained on.
     - `_generate_and_score_completions`: TRL's sampler hands out tickets, and prompts are dealt here (`rl.prompts`);
       those that teach nothing may be replaced (`rl.dynamic_sampling`). Rewards may pay parts of a completion
       (`rl.credit`): TRL's loss takes advantages `(B, T)`, and TRL makes `(B,)`.
@@ -166,10 +166,11 @@ class SegGRPOTrainer(WatchedTrainer):
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, *args, **kwargs
     ) -> tuple:
         given = (model, input_ids, attention_mask, logits_to_keep, *args)
-        other = self.painter is None or unwrap(model).model is not self.painter.backbone.inner  # a separate reference
-        if self.painter is None or other or torch.is_grad_enabled():
+        painter = self.painter if self.painter and self.painter.reads_states else None  # else of pictures alone
+        other = painter is None or unwrap(model).model is not painter.backbone.inner  # a separate reference
+        if painter is None or other or torch.is_grad_enabled():
             return super()._get_per_token_logps_and_entropies(*given, **kwargs)
-        with self.painter.backbone.record() as recording:
+        with painter.backbone.record() as recording:
             scored = super()._get_per_token_logps_and_entropies(*given, **kwargs)
         self._seen = Seen(recording, {"input_ids": input_ids, **kwargs}, input_ids.shape[1] - logits_to_keep)
         return scored

@@ -17,6 +17,7 @@ from trl.data_utils import prepare_multimodal_messages
 import configs
 from evaluation.score import make_protocol
 from rl.group_pictures import Ranked, draw_groups, ranked, show
+from rollouts.device import whole_models
 from rollouts.policy import Processor, image_frame, load_model
 from rollouts.rows import prompt_rows
 from rollouts.sections import make_samples
@@ -217,9 +218,10 @@ def save_best(trainer: Any, processor: Processor, output_dir: str | Path) -> Non
     if best is None or not trainer.accelerator.is_main_process:
         return
     folder = Path(output_dir) / "best"
-    if (Path(best) / "adapter_config.json").exists():
-        merge(best, folder)
-    else:
-        save_policy(load_model(best), processor, folder)
+    with whole_models():
+        if (Path(best) / "adapter_config.json").exists():
+            merge(best, folder)
+        else:
+            save_policy(load_model(best), processor, folder)
     metric, step = trainer.args.metric_for_best_model, trainer.state.best_global_step
     print(f"best: {folder}, {metric} {trainer.state.best_metric:.4f} after {step} updates")

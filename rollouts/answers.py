@@ -58,13 +58,16 @@ class Answers:
     def load(self) -> None:
         """Load the policy, and put refiner and decoder where it runs. A second call does nothing.
 
+        Of several processes all must call it, those too that have nothing to answer (`make_engine`).
+
         Raises:
             ValueError: the decoder was trained on another policy, or needs what the format does not write.
         """
         if self._engine:
             return
         cfg = self._cfg
-        engine = make_engine(cfg, self.processor, self.format.regex(cfg.structured) if cfg.structured else None)
+        regex = self.format.regex(cfg.structured) if cfg.structured else None
+        engine = make_engine(cfg, self.processor, regex, beside=isinstance(self._decoder, MaskDecoder))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if self._refiner:
             self._refiner.model.to(device)

@@ -20,6 +20,7 @@ from transformers import (
     Qwen3VLConfig,
 )
 
+from rollouts.device import whole_models
 from rollouts.policy import Model
 from segmentation.processor import is_missing_folder
 
@@ -41,7 +42,7 @@ def architecture(path: str | Path) -> PretrainedConfig:
 def on_meta(config: PretrainedConfig, dtype: str) -> Model:
     """The model of that config with parameters that have a shape and a type, and take no memory."""
     kind = getattr(config, "dtype", None) or torch.float32 if dtype == "auto" else getattr(torch, dtype)
-    with torch.device("meta"):
+    with torch.device("meta"), whole_models():
         return AutoModelForImageTextToText.from_config(config, dtype=kind)
 
 

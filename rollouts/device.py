@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from transformers.integrations import deepspeed as integration
+
+LONGEST_WAIT = timedelta(hours=6)  # for the slowest process; NCCL's own 10 minutes are soon over where one has the work
 
 
 def training_arguments() -> dict[str, Any]:
@@ -18,7 +24,7 @@ def training_arguments() -> dict[str, Any]:
 
 def processes() -> PartialState:
     """Which process of the run this is. Not told of the CPU, accelerate (1.15) takes each there for the only one."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
 
 
 def use_all_cores() -> None:
@@ -33,13 +39,33 @@ def under_fsdp() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
+@contextmanager
+def whole_models() -> Iterator[None]:
+    """Models that are made within are whole, and this process's own affair.
+
+    Under ZeRO-3 transformers otherwise makes every model in parts, which all processes have to do together: one that
+    did so alone would wait for the others without end.
+    """
+    config = integration._hf_deepspeed_config_weak_ref
+    integration._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = config
+
+
+def under_deepspeed() -> bool:
+    """Whether `accelerate launch` was told to use DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
 def prepare_deepspeed() -> None:
     """Keep DeepSpeed (0.19) on a CPU to gloo, before any process group is made.
 
     It would compile a shared-memory all-reduce at the first start, for minutes, and a run killed meanwhile leaves a
     lock that all later ones wait for without end (torch.utils.file_baton). There is no setting for that.
     """
-    if torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+    if torch.cuda.is_available() or not under_deepspeed():
         return
     import deepspeed.ops
 
@@ -64,4 +90,5 @@ def engine_options() -> dict[str, Any]:
     On a CPU it would compile the model, which needs a C++ compiler, and half a minute at the first start, to write
     the small model's completions 9% faster.
     """
-    return {} if torch.cuda.is_available() else {"enforce_eager": True}
+    pictures = {"limit_mm_per_prompt": {"image": 1, "video": 0}}  # it would reserve memory for the longest video
+    return pictures if torch.cuda.is_available() else {**pictures, "enforce_eager": True}

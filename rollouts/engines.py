@@ -7,6 +7,7 @@ special tokens kept, since formats use them.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,6 +135,8 @@ class VLLMEngine:
         self.regex = regex
         self.model = None
         options = {"max_model_len": max_length, "logprobs_mode": "processed_logprobs", **engine_options(), **options}
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # vLLM's own choice would put every process on the first GPU
+            options["distributed_executor_backend"] = "external_launcher"
         self.llm: Any = LLM(model=str(path), dtype=dtype, **options)
         self._banned = image_token_ids(path)
         self._ends = _end_tokens(self.llm.llm_engine.model_config.try_get_generation_config().get("eos_token_id"))
@@ -195,9 +198,22 @@ def check_engine(cfg: DictConfig) -> None:
         prepare_vllm()
 
 
-def make_engine(cfg: DictConfig, processor: Processor, regex: str | None = None) -> Engine:
-    """The engine of a config with `model`, `engine` and `max_model_length`; `regex` is VLLMEngine's."""
-    options = {"max_length": cfg.max_model_length, "regex": regex} if cfg.engine == "vllm" else {}
+def make_engine(cfg: DictConfig, processor: Processor, regex: str | None = None, beside: bool = False) -> Engine:
+    """The engine of a config with `model`, `engine`, `max_model_length` and `gpu_memory_utilization`.
+
+    Of several processes all must call it: vLLM's process group is made of all of them.
+
+    Args:
+        cfg: the config.
+        processor: the policy's.
+        regex: VLLMEngine's.
+        beside: whether the policy will be loaded a second time beside the engine, for a mask decoder.
+    """
+    options: dict[str, Any] = {}
+    if cfg.engine == "vllm":
+        options = {"max_length": cfg.max_model_length, "regex": regex}
+        if torch.cuda.is_available():  # on a CPU prepare_vllm says how much
+            options["gpu_memory_utilization"] = cfg.gpu_memory_utilization or (0.45 if beside else 0.9)
     return ENGINES[cfg.engine](cfg.model.path, processor, cfg.model.dtype, **options)
 
 

@@ -111,7 +111,7 @@ def estimate(cfg: DictConfig, machine: Machine) -> Estimate:
     parts.append(Part("loss", fused, "training", f"tiles of logits, {len(head)} rows"))
     notes = []
     if grpo:
-        written = rows * (trainer.steps_per_generation or trainer.gradient_accumulation_steps)
+        written = rows * (trainer.get("steps_per_generation") or trainer.gradient_accumulation_steps)
         held = written * footprint.pixel_bytes(config, pixels)
         parts.append(Part("pictures", held, "always", f"of {written} completions that are written at once"))
         if cfg.rollouts.use_vllm:

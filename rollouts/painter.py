@@ -61,6 +61,7 @@ class Painter:
         if decoder.needs_token and format.seg_token is None:
             raise ValueError(f"decoder.path: it reads a segmentation token, and {type(format).__name__} writes none.")
         self.decoder, self.model, self.processor, self.format = decoder, model, processor, format
+        self.reads_states = decoder.needs_states or decoder.needs_token
         self.token = processor.tokenizer.convert_tokens_to_ids(format.seg_token) if decoder.needs_token else None
 
     @torch.no_grad()
@@ -91,7 +92,7 @@ class Painter:
             first.setdefault(id(image), row)
         rows = list(first.values())
         tokens: Sequence[Tensor | None] = [None] * len(samples)
-        if seen is None and not (self.decoder.needs_states or self.decoder.needs_token):
+        if not self.reads_states:
             alone = [images[row] for row in rows]
             inputs = self.processor.image_processor(images=alone, return_tensors="pt").to(device)
             with _root_weights(self.model):
@@ -146,6 +147,7 @@ def _root_weights(model: Model) -> Iterator[None]:
     if not isinstance(model, FSDPModule):
         yield
         return
+    model._get_fsdp_state()._lazy_init()  # a layer that ran before the root would take itself for the root
     model.unshard()
     try:
         yield

@@ -25,9 +25,12 @@ def read_arguments() -> argparse.Namespace:
 # Imports take seconds, the command line is read before them.
 arguments = read_arguments() if __name__ == "__main__" else None
 
+import gc
 import json
 import time
 from dataclasses import asdict, dataclass
+
+import torch
 
 from rollouts.device import prepare_vllm
 from rollouts.engines import Completion, TransformersEngine, VLLMEngine
@@ -58,13 +61,17 @@ def compare(path: str, samples: int, max_tokens: int, dtype: str = "float32") ->
     chats = [chat(f"where is the {sample.expression}?") for sample in scenes]
     images = [open_image(sample) for sample in scenes]
     said, speeds = [], []
-    for engine in (TransformersEngine(path, processor, dtype), VLLMEngine(path, processor, dtype)):
+    for make in (TransformersEngine, VLLMEngine):
+        engine = make(path, processor, dtype)
         engine.generate(chats, images, max_tokens, logps=True)  # the first call warms up
         start = time.perf_counter()
         completions = engine.generate(chats, images, max_tokens, logps=True)
         seconds = time.perf_counter() - start
         said.append(completions)
         speeds.append(sum(len(one.tokens) + 1 for one in completions) / seconds)
+        del engine  # a GPU has room for one at a time
+        gc.collect()
+        torch.cuda.empty_cache()
     pairs = list(zip(*said, strict=True))
     gaps = [abs(ours - theirs) for one, other in pairs for ours, theirs in _shared(one, other)]
     different = next((pair for pair in pairs if pair[0].tokens != pair[1].tokens), None)

@@ -34,6 +34,9 @@ LANGUAGE_LINEARS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|
 def load_model(path: str | Path, dtype: str = "auto") -> Model:
     """The model saved at `path`, on the CPU; a trainer or an engine moves it where it belongs."""
     model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype)
+    # InternVL's config says tied unless told otherwise, and its head is not: adding tokens would overwrite it.
+    head: Any = model.get_output_embeddings()
+    model.config.tie_word_embeddings = head.weight is model.get_input_embeddings().weight
     if model.config.model_type in QWEN and not torch.cuda.is_available():
         batch_vision_attention(model)
     return model

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import configs
@@ -101,11 +102,17 @@ def save_now(trainer: Any, everywhere: bool = True) -> str:
         return "No update was made, the weights are those it began with."
     if trainer.accelerator.num_processes > 1 and not everywhere:
         return f"Not every process was stopped, so nothing was saved; the last whole checkpoint is {last}."
-    if not all(weight.isfinite().all() for weight in trainer.model.parameters()):
+    if not all(gather_object([_are_finite(trainer.model)])):  # under DeepSpeed a gradient is seen after its update
         return f"The weights are not finite themselves; the last whole checkpoint is {last}."
     trainer._save_checkpoint(trainer.model_wrapped, None)
     trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
     return f"The state before this step was saved: {last_checkpoint(trainer.args.output_dir)}."
+
+
+def _are_finite(model: Any) -> bool:
+    """Whether what this process holds of the weights is finite; under ZeRO-3 that is a share of each (`ds_tensor`)."""
+    held = (getattr(weight, "ds_tensor", weight) for weight in model.parameters())
+    return all(bool(torch.isfinite(getattr(part, "_local_tensor", part)).all()) for part in held)
 
 
 def _step(checkpoint: Path) -> int:

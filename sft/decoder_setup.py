@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 
 import configs
 from configs.strict import locate
-from rollouts.device import training_arguments
+from rollouts.device import training_arguments, under_deepspeed, under_fsdp
 from rollouts.policy import Model, Processor, freeze_vision
 from rollouts.sections import make_lora
 from segmentation.backbones import make_backbone
@@ -38,6 +38,10 @@ def make_arguments(cfg: DictConfig) -> TrainingArguments:
     Raises:
         ConfigError: a key of the trainer, or keys that exclude each other.
     """
+    if under_deepspeed() or under_fsdp():
+        raise configs.ConfigError(
+            "launch: a decoder is trained without DeepSpeed and FSDP; use configs/launch/gpu1.yaml or gpu8_ddp.yaml."
+        )
     if cfg.joint and cfg.cache is not None:
         raise configs.ConfigError("cache: with joint=true the policy changes at every step; set cache=null.")
     if not cfg.joint and cfg.trainer.gradient_checkpointing:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from transformers import set_seed
 
 from rollouts.device import use_all_cores
+from rollouts.guards import check_precision
 from rollouts.policy import load_model
 from rollouts.sections import make_processor, make_samples, make_training_samples
 from segmentation.data.check import Opened
@@ -57,6 +58,7 @@ def main(cfg: DictConfig) -> None:
 
     set_seed(cfg.seed)
     model = load_model(cfg.model.path, cfg.model.dtype)
+    check_precision(model, lora=not cfg.joint or cfg.model.lora is not None)
     decoder = new_decoder(cfg.decoder, model, processor)
     check_format(decoder, format, samples.samples)
     boxes, val_boxes = training_boxes(cfg, samples.samples, validation, format)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from trl import SFTConfig, SFTTrainer
 
 from rollouts.device import training_arguments, use_all_cores
+from rollouts.guards import check_launcher, check_precision
 from rollouts.memory import report
 from rollouts.policy import (
     add_tokens,
@@ -37,6 +38,7 @@ def main(cfg: DictConfig) -> None:
     """Check the data, load the model, add the format's tokens, train, merge, save."""
     use_all_cores()
     resume = resume_from(cfg.output_dir, cfg.resume)
+    configs.build(check_launcher, {}, where="launch")
     arguments = configs.build(
         SFTConfig,
         cfg.trainer,
@@ -53,6 +55,7 @@ def main(cfg: DictConfig) -> None:
     report(cfg)
 
     model = load_model(cfg.model.path, cfg.model.dtype)
+    check_precision(model, lora=cfg.model.lora is not None)
     added = add_tokens(model, processor, format.new_tokens)
     model = restore(model, resume)
     trainer = SFTTrainer(

@@ -38,11 +38,13 @@ class Run:
     """What a run left behind.
 
     Args:
+        folder: its output_dir.
         batches: of each generation its rows in order, of all processes: sample id, tokens, area of the mask.
         rewards: the logged mean of each step.
         policy: its weights by name.
     """
 
+    folder: Path
     batches: list[list[tuple[str, list[int], int]]]
     rewards: list[float]
     policy: dict[str, Tensor]
@@ -83,4 +85,4 @@ def read(folder: Path, processes: int) -> Run:
     parts = [[json.loads(line) for line in lines[1:]] for lines in written]  # the first is of the check of options
     batches = [[tuple(row) for part in batch for row in part] for batch in zip(*parts, strict=True)]
     rewards = [line["reward"] for line in history(folder) if "reward" in line]
-    return Run(batches, rewards, load_file(folder / "policy" / "model.safetensors"))
+    return Run(folder, batches, rewards, load_file(folder / "policy" / "model.safetensors"))

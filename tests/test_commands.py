@@ -15,7 +15,7 @@ import pytest
 
 from configs.entry import CONFIGS
 from configs.help import help_text
-from configs.terminal import IDLE, tidy
+from configs.terminal import IDLE, one_gpu, tidy
 from tests.runs import ROOT
 
 HYDRA = {
@@ -145,6 +145,17 @@ def test_a_terminal_is_told_at_once_that_it_goes_on(tmp_path):
     os.close(ours)
     assert (done.returncode, first) == (2, "table.py: the config is checked; loading")
     assert second.startswith("table.py: error: folders: ")
+
+
+@pytest.mark.parametrize(
+    ("world", "given", "seen"),
+    [(None, None, "0"), ("1", "2,3", "2"), (None, "", ""), ("2", "2,3", "2,3"), ("2", None, None)],
+)
+def test_a_process_on_its_own_sees_one_gpu(world, given, seen, monkeypatch):
+    for name, value in (("WORLD_SIZE", world), ("CUDA_VISIBLE_DEVICES", given)):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    one_gpu()
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == seen
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("1", False), ("", True)])

@@ -16,13 +16,14 @@ from rollouts.policy import load_model, load_processor
 from segmentation.backbones import make_backbone
 from segmentation.decoders import BoxGuidedDecoder
 from tests.distributed_runs import LORA, TINY, train
-from tests.runs import ROOT, accelerate, environment
+from tests.runs import ROOT, accelerate, environment, history
 from tests.test_painter import SMALL
 
 pytestmark = pytest.mark.distributed
 KINDS = {"lora": [LORA], "full": []}
 LAUNCHERS = ("cpu", "zero2", "zero3")  # accelerate (1.15) has no FSDP on a CPU, and would run DDP instead
 WEIGHTS = "model.safetensors"
+VALIDATED = ["benchmark=scenes_val", "benchmark.length=3", "validation.overlays=0", "trainer.save_strategy=steps"]
 SAMPLES = 5  # two prompts at once, on one process or on two: they do not divide
 
 
@@ -68,6 +69,14 @@ def test_two_processes_do_what_one_does(run, alone, taught, launcher, kind):
     both = run(launcher, 2, "rollouts=transformers", *KINDS[kind])
     _same(both, alone(kind), load_file(taught / WEIGHTS))
     _every_sample_once(both)
+
+
+def test_the_best_checkpoint_of_a_zero3_run_is_written_by_one_process(run, taught):
+    """It loads a whole model, which under ZeRO-3 is otherwise for all processes to do together."""
+    both = run("zero3", 2, "rollouts=transformers", LORA, *VALIDATED)
+    best = load_file(both.folder / "best" / WEIGHTS)
+    assert best.keys() == load_file(taught / WEIGHTS).keys()
+    assert any("eval_gIoU" in line for line in history(both.folder))
 
 
 @pytest.mark.vllm

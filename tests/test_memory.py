@@ -122,6 +122,11 @@ def test_a_run_on_the_small_model_fits_and_is_told_by_part(command):
     assert said.fits and not said.notes
 
 
+@pytest.mark.parametrize("trainer", ["grpo", "grpo_long", "grpo_lora"])
+def test_every_trainer_has_what_is_counted(trainer):
+    assert memory.estimate(composed("grpo", f"trainer={trainer}"), memory.Machine(1, 24 * GIB, 0)).parts
+
+
 def test_zero_divides_what_it_shards():
     def by_part(stage, gpus):
         parts = memory.estimate(composed("warm_start"), memory.Machine(gpus, None, stage)).parts

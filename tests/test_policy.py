@@ -1,5 +1,6 @@
 """Loading a policy, its frame of coordinates, and new tokens."""
 
+import json
 from typing import Any
 
 import pytest
@@ -16,12 +17,14 @@ from rollouts.policy import (
     load_model,
     load_processor,
     new_rows,
+    resize_embeddings,
 )
 from rollouts.sections import make_lora
 from segmentation.boxes import Relative, ResizedPixels
 from segmentation.formats import BrickFormat
 from sft.merge import merge
 from sft.small_base.build import FAMILIES
+from tests.test_backbones import internvl
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +120,20 @@ def test_image_tokens_are_known(folders):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         load_processor(tmp_path / "missing")
+
+
+def test_a_head_of_its_own_stays_so_whatever_the_config_leaves_out(tmp_path):
+    """InternVL's config says tied unless told otherwise; the released models' heads are not."""
+    made, _ = internvl()
+    made.config.tie_word_embeddings = False
+    made.lm_head.weight = torch.nn.Parameter(torch.randn_like(made.lm_head.weight))
+    made.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    written.pop("tie_word_embeddings", None)
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    model = load_model(tmp_path)
+    assert not model.config.tie_word_embeddings
+    rows = len(made.lm_head.weight)
+    resize_embeddings(model, rows + 1)
+    assert torch.equal(model.lm_head.weight[:rows], made.lm_head.weight)
+    assert not torch.equal(model.get_input_embeddings().weight[:rows], made.lm_head.weight)
