@@ -34,7 +34,10 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> ConfigError:
     if not valid:
         return ConfigError(f"unknown {kind} '{name}'; none is valid here.")
     listed = f" (of {', '.join(valid)})" if len(valid) <= 12 else ""
-    return ConfigError(f"unknown {kind} '{name}'; the nearest valid one is '{nearest(name, valid)}'{listed}.")
+    near = nearest(name, valid)
+    if listed and SequenceMatcher(None, name, near).ratio() < 0.4:  # like none
+        return ConfigError(f"unknown {kind} '{name}'; valid are {', '.join(valid)}.")
+    return ConfigError(f"unknown {kind} '{name}'; the nearest valid one is '{near}'{listed}.")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -41,7 +41,7 @@ from rollouts.device import processes, use_all_cores
 from rollouts.engines import Completion
 from rollouts.fingerprint import policy_identity
 from rollouts.rows import picture
-from segmentation.data.check import check
+from rollouts.sections import check_samples
 from segmentation.metrics import Evaluator
 from segmentation.protocols import Protocol
 from segmentation.sample import BrokenImage, Invalid, Sample
@@ -64,7 +64,7 @@ def main(cfg: DictConfig) -> None:
     protocols = [make_protocol(cfg.protocol, benchmark.samples) for benchmark in benchmarks]
     if cfg.on_broken_image == "stop":
         for benchmark in benchmarks:
-            check(benchmark.samples)
+            check_samples(benchmark.samples, f"benchmark {benchmark.folder.name}")
     if state.is_main_process:
         configs.record_run(output, cfg, cfg.seed)
         for missing in dict.fromkeys(absent.values()):

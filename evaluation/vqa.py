@@ -31,7 +31,7 @@ from rollouts.engines import check_engine, make_engine
 from rollouts.fingerprint import policy_identity
 from rollouts.policy import image_frame, load_processor
 from rollouts.rows import chat, picture
-from segmentation.data.check import check
+from rollouts.sections import check_samples
 from segmentation.data.vqa import Vqa
 
 
@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     state = processes()
     check_engine(cfg)
     questions = configs.instantiate(cfg.questions, where="questions")
-    check(questions)
+    check_samples(questions, "questions")
     output = Path(cfg.output_dir)
     path = output / "answers.jsonl"
     if state.is_main_process:

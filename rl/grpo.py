@@ -123,10 +123,11 @@ def main(cfg: DictConfig) -> None:
     except (NotFinite, EngineDied) as error:
         raise type(error)(f"{error} {save_now(trainer, everywhere=isinstance(error, NotFinite))}") from error
     trainer.save_state()  # trainer_state.json: every logged number
-    interrupts.exit_if_told()
+    interrupts.exit_if_told(cfg.output_dir)
     save_best(trainer, processor, cfg.output_dir)
     finish(trainer, processor, samples, cfg.output_dir)
-    write_card(cfg, format.prompt("the left cup"), f"{cfg.output_dir}/policy")
+    for folder in ("policy", "best"):
+        write_card(cfg, format.prompt("the left cup"), f"{cfg.output_dir}/{folder}")
 
 
 if __name__ == "__main__":

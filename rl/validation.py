@@ -104,6 +104,11 @@ class Validation:
                 f"validation.metric={self.metric} has no value: a mask or box is missing (no decoder, or a benchmark "
                 "without it), or no sample counts for it; choose another metric, benchmark or decoder."
             )
+        found = terms["invalid_rate"]
+        broken = (ratio(found) or 0.0) if found else 0.0
+        if broken > 0.5 and not trainer.state.global_step and trainer.accelerator.is_main_process:
+            why = "Was the warm start long enough, and on this format?"
+            print(f"warning: {broken:.0%} of the answers are broken before the first update. {why}", flush=True)
         names = dict.fromkeys((self.metric, *LOGGED))
         return {f"eval_{name}": ratio(found) for name in names if (found := terms[name]) is not None}
 
@@ -224,4 +229,6 @@ def save_best(trainer: Any, processor: Processor, output_dir: str | Path) -> Non
         else:
             save_policy(load_model(best), processor, folder)
     metric, step = trainer.args.metric_for_best_model, trainer.state.best_global_step
-    print(f"best: {folder}, {metric} {trainer.state.best_metric:.4f} after {step} updates")
+    start = next((line for line in trainer.state.log_history if f"eval_{metric}" in line and not line["step"]), None)
+    before = f", {start[f'eval_{metric}']:.4f} before the first" if start else ""
+    print(f"best: {folder}, {metric} {trainer.state.best_metric:.4f} after {step} updates{before}")

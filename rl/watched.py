@@ -84,6 +84,9 @@ class WatchedTrainer(GRPOTrainer):
             logs |= self.step_log.means(total, self.accelerator.device)
         super().log(logs, start_time)
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None beside a checkpoint: TRL's knows neither base nor rewards. `sft.card` writes one for each policy."""
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:

@@ -6,6 +6,7 @@ images with the processor saved in it, so nothing about images or tokens may be 
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,9 @@ def freeze_vision(model: Model) -> Model:
     return model
 
 
+NAMES = ("There were missing keys in the checkpoint", "There were unexpected keys in the checkpoint")  # every weight's
+
+
 def restore(model: Model, checkpoint: str | Path | None) -> Model:
     """The model with the weights of a trainer's checkpoint; as it is if there is none, or if it holds an adapter.
 
@@ -69,6 +73,7 @@ def restore(model: Model, checkpoint: str | Path | None) -> Model:
         return model
     if not (Path(checkpoint) / "adapter_config.json").exists():
         model.load_state_dict(load_model(checkpoint, str(model.dtype).removeprefix("torch.")).state_dict())
+        logging.getLogger("transformers.trainer").addFilter(lambda record: not record.getMessage().startswith(NAMES))
     return model
 
 

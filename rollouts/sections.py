@@ -16,7 +16,7 @@ import configs
 from configs import strict
 from rollouts.policy import LANGUAGE_LINEARS, Processor, check_tokens, family, load_processor
 from segmentation import masks
-from segmentation.data.check import Opened, check
+from segmentation.data.check import BrokenData, Opened, check
 from segmentation.data.mixture import dataset_section
 from segmentation.data.order import Order
 from segmentation.formats import Format, Reasoning
@@ -82,8 +82,8 @@ def make_training_samples(section: Mapping[str, Any], in_words: bool = False, or
 
     Raises:
         ConfigError: it has questions to be answered in words, and `in_words` does not allow them: they have no targets.
-            Or a ratio is asked for that nobody would keep: by a caller that draws at random, or in a part.
-        BrokenData: see `segmentation.data.check`.
+            Or a ratio is asked for that nobody would keep: by a caller that draws at random, or in a part. Or
+            something is wrong with a sample (`segmentation.data.check`).
     """
     for name, part in {"data": section, **_parts(section, "data")}.items():
         if part.get("no_target_ratio") is not None and not (ordered and name == "data"):
@@ -94,8 +94,19 @@ def make_training_samples(section: Mapping[str, Any], in_words: bool = False, or
             "data: has VQA rows, which are answered in words and have no mask to learn or to be paid for; "
             "only sft/warm_start.py trains on them."
         )
-    check(samples, on_error=section["on_error"])
+    check_samples(samples, "data", section["on_error"])
     return Opened(samples, section["on_error"])
+
+
+def check_samples(samples: Sequence[Sample], where: str, on_error: Literal["raise", "skip"] = "raise") -> None:
+    """`segmentation.data.check`, of a section. Raises ConfigError, with what is wrong and how to go on without it."""
+    try:
+        check(samples, on_error=on_error)
+    except BrokenData as error:
+        images = any(said in str(error) for said in ("no such file", "cannot be read"))
+        skips = images and where == "data" and on_error == "raise"
+        then = f"\n{where}.on_error=skip leaves out images that are missing or cannot be read." if skips else ""
+        raise configs.ConfigError(f"{where}: {error}{then}") from error
 
 
 def _parts(section: Mapping[str, Any], where: str) -> dict[str, Any]:

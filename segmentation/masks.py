@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
@@ -59,6 +60,11 @@ def from_uncompressed(rle: dict, height: int, width: int) -> RLE:
     Raises:
         ValueError: it is of another size than the image, or its runs do not fill it.
     """
+    if not (isinstance(rle, dict) and isinstance(rle.get("size"), list) and isinstance(rle.get("counts"), str | list)):
+        raise ValueError(
+            f"a mask is {{'size': [height, width], 'counts': text}} (COCO's RLE), not {reprlib.repr(rle)}; "
+            "pycocotools.mask.frPyObjects makes one of polygons, encode of an array."
+        )
     if list(rle["size"]) != [height, width]:
         raise ValueError(f"the mask is {rle['size']} high and wide, its image {[height, width]}.")
     counts = rle["counts"]

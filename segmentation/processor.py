@@ -48,6 +48,8 @@ def load_processor(path: str | Path, max_pixels: int | None = None) -> Processor
     """
     if is_missing_folder(path):
         raise FileNotFoundError(f"model.path={path}: no such folder; run the stage that writes it first.")
+    if not Path(path, "config.json").exists() and Path(path, "policy", "config.json").exists():
+        raise FileNotFoundError(f"model.path={path}: is a run's folder; its policy is {Path(path) / 'policy'}.")
     processor = AutoProcessor.from_pretrained(path)
     if not isinstance(processor, ProcessorMixin):
         raise ValueError(f"model.path={path}: has a {type(processor).__name__}, not a processor of images and text.")

@@ -34,12 +34,12 @@ LICENSES: dict[str, dict[str, str]] = {
     "OpenGVLab/InternVL3-2B-hf": {"license": "other", "license_name": "qwen"},
     "OpenGVLab/InternVL3-8B-hf": {"license": "other", "license_name": "qwen"},
 }
-UNKNOWN = {"license": "other", "license_name": "unknown", "license_link": "the base model's"}
+UNKNOWN = {"license": "other", "license_name": "unknown"}
 METRICS = "## Metrics\n"
 
 BODY = """# {title}
 
-{what} of [{base}](https://huggingface.co/{base}) for referring segmentation, by refseg-rl (`{command}`).
+{what} of {link} for referring segmentation, by refseg-rl (`{command}`).
 
 | | |
 |---|---|
@@ -83,7 +83,7 @@ print(engine.generate({{"prompt": text, "multi_modal_data": {{"image": image}}}}
 ```
 
 Masks, from the text and a decoder, are what refseg-rl makes of it:
-`python evaluation/predict.py model.path={folder} {choices} image=photo.jpg expression="the left cup"`
+`python evaluation/predict.py model.path={folder}{choices} image=photo.jpg expression="the left cup"`
 
 """
 
@@ -94,11 +94,12 @@ def write_card(cfg: DictConfig, prompt: str, folder: str | Path) -> None:
     Args:
         cfg: of the run.
         prompt: the format's question about an expression, for the code in the card.
-        folder: where the policy lies.
+        folder: where the policy lies; no card is written where there is none.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if os.environ.get("RANK", "0") != "0" or not Path(folder).is_dir():
         return
     base, license_ = origin(str(cfg.model.path))
+    local = base.count("/") != 1 or Path(base).is_dir()  # of the hub are owner/name
     grpo = "rewards" in cfg
     git = git_state(Path(__file__).resolve().parents[1])
     form = configs.plain(cfg.format)
@@ -109,6 +110,7 @@ def write_card(cfg: DictConfig, prompt: str, folder: str | Path) -> None:
         what="GRPO" if grpo else "Supervised warm start",
         command="rl/grpo.py" if grpo else "sft/warm_start.py",
         base=base,
+        link=f"`{base}`" if local else f"[{base}](https://huggingface.co/{base})",
         path=cfg.model.path,
         trained=f"LoRA of rank {lora.r}, merged"
         if lora
@@ -120,11 +122,11 @@ def write_card(cfg: DictConfig, prompt: str, folder: str | Path) -> None:
         versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
         folder=str(folder),
         prompt=prompt,
-        choices=" ".join(f"format.{key}={value}" for key, value in form.items() if key == "reasoning" and value),
+        choices="".join(f" format.{key}={value}" for key, value in form.items() if key == "reasoning" and value),
     )
     license_fields: dict[str, Any] = license_
     data = ModelCardData(
-        base_model=base,
+        base_model=None if local else base,
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=["referring-segmentation", "refseg-rl", "grpo" if grpo else "sft"],

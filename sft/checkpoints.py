@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from functools import cache
@@ -69,6 +70,8 @@ def resume_from(output_dir: str | Path, resume: bool) -> str | None:
             f"{last} is from an earlier run: pass resume=true to continue it, or another output_dir."
         )
     if last:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"continues from {last}", flush=True)
         _load_onto_numbered_cpus()
     return last if resume else None
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from types import FrameType
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sft.checkpoints import last_checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -37,9 +40,11 @@ class SaveOnSignal(TrainerCallback):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def exit_if_told(self) -> None:
+    def exit_if_told(self, output_dir: str | Path) -> None:
         """End the program with 130 or 143, as shells name these signals, if training was ended by one."""
         if self._received:
+            if os.environ.get("RANK", "0") == "0":
+                print(f"saved {last_checkpoint(output_dir)}; the same command with resume=true goes on from there")
             raise SystemExit(128 + self._received)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -20,7 +20,12 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="a folder with adapter_config.json, which names the base")
     parser.add_argument("folder", help="where the policy is written; one that is there is replaced")
-    return parser.parse_args()
+    read = parser.parse_args()
+    if not Path(read.checkpoint, "adapter_config.json").is_file():
+        whole = Path(read.checkpoint, "config.json").is_file()
+        then = f"it is whole already: model.path={read.checkpoint}" if whole else "name a checkpoint of a run with LoRA"
+        parser.error(f"{read.checkpoint}: has no adapter_config.json to merge; {then}.")
+    return read
 
 
 # Imports take seconds, the command line is read before them.

@@ -66,6 +66,7 @@ def main(cfg: DictConfig) -> None:
         peft_config=make_lora(cfg.model.lora, **new_rows(added, model.config.tie_word_embeddings)),
         callbacks=[MarkWhole()],
     )
+    trainer.create_model_card = lambda *_, **__: None  # TRL's knows neither base nor format: `sft.card` writes one
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_state()  # trainer_state.json: every logged number

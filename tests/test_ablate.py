@@ -19,7 +19,7 @@ from rl.ablation import plots
 from rl.ablation.cells import Cell, grid, merged, random, suggested, typed_axes
 from rl.ablation.devices import devices
 from rl.ablation.estimate import Clock, duration
-from rl.ablation.plan import Sweep, check_configs, check_metrics, read_sweep
+from rl.ablation.plan import Sweep, check_configs, check_metrics, config_dir, read_sweep
 from rl.ablation.report import commands, write_report
 from rl.ablation.results import Result, tabulated, value
 from rl.ablation.tables import to_csv, to_latex, to_markdown
@@ -60,6 +60,23 @@ def test_axes_are_typed_in_hydras_grammar(over, labels):
     for label in axis.choices:
         assert axis.told(label) == {step: (f"{axis.name}={label}",)}
     assert [cell.labels for cell in grid([axis])] == [(label,) for label in axis.choices]
+
+
+def test_choices_of_ones_own_reach_every_step(tmp_path, monkeypatch):
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "mine.yaml").write_text("box_iou: {_target_: rewards.box_iou.box_iou, weight: 2.0}\n")
+    section = OmegaConf.load(ROOT / "configs" / "sweep" / "scenes.yaml")
+    assert isinstance(section, DictConfig)
+    told = plain(section)
+    with pytest.raises(ConfigError, match="unknown choice of rewards 'mine'"):
+        check_configs(read_sweep(told, "rewards=default,mine").runs(Cell(("mine",)), 1))
+    beside = config_dir(["over=rewards=default,mine", "--config-dir", str(tmp_path), "seeds=1"])
+    assert config_dir(["seeds=1"]) is None
+    (run,) = read_sweep(told, "rewards=default,mine", beside).runs(Cell(("mine",)), 1)
+    check_configs([run])
+    assert all(step.command(tmp_path)[-2:] == ["--config-dir", str(tmp_path)] for step in run.steps)
+    monkeypatch.setenv("PYTHONPATH", "a place/of mine")
+    assert "export PYTHONPATH='a place/of mine'\n" in commands([], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,16 @@ def test_the_code_for_transformers_runs(policy, tmp_path, monkeypatch):
     assert PROMPT in space["text"]
 
 
+def test_a_base_that_is_a_folder_is_no_link_into_the_hub(tmp_path):
+    cfg = config("warm_start")
+    write_card(cfg, "where is the cup?", tmp_path / "absent")
+    write_card(cfg, "where is the cup?", tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    said = ModelCard.load(tmp_path / "README.md").data.to_dict()
+    assert "base_model" not in said and "license_link" not in said and "huggingface.co" not in text
+    assert not (tmp_path / "absent").exists() and "  image=" not in text
+
+
 def test_the_code_for_vllm_is_python(policy):
     compile(re.findall(r"```python\n(.*?)```", (policy / "README.md").read_text(), re.DOTALL)[1], "card", "exec")
 

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import ConfigError
+from rollouts.sections import check_samples
 from segmentation import masks
-from segmentation.data.check import BrokenData, Opened, check
+from segmentation.data.check import BrokenData, Opened, check, main
+from segmentation.data.export import export
 from segmentation.data.scenes import Scenes
 from segmentation.sample import BrokenImage, Sample, Target, open_image
 
@@ -147,6 +150,37 @@ def test_only_the_first_problems_are_spelt_out(samples):
     with pytest.raises(BrokenData) as error:
         check(samples)
     assert str(error.value).count("no such file") == 5 and str(error.value).endswith("- and 7 more")
+
+
+def test_a_box_that_is_not_around_its_mask_is_told(samples, caplog):
+    check(samples)
+    assert "not around their mask" not in caplog.text
+    wide = dataclasses.replace(samples[3].targets[0], box=(5.0, 5.0, 12.0, 22.0))
+    samples[3] = dataclasses.replace(samples[3], targets=(wide,))
+    check(samples)
+    assert "1 objects have a box that is not around their mask" in caplog.text and "sample s-3" in caplog.text
+
+
+def test_a_section_says_how_to_go_on_without_broken_images(samples):
+    truncate(samples[0].image)
+    with pytest.raises(ConfigError, match=r"data: 2 of 12 samples[\s\S]*data\.on_error=skip leaves out"):
+        check_samples(samples, "data")
+    with pytest.raises(ConfigError, match=r"benchmark: 2 of 12 samples") as error:
+        check_samples(samples, "benchmark")
+    assert "on_error" not in str(error.value)
+
+
+def test_the_command_looks_over_a_file_of_ones_own(tmp_path, capsys):
+    made = list(Scenes(length=20))
+    export(made, tmp_path / "mine.jsonl", tmp_path)
+    main(["data=jsonl", f"data.root={tmp_path}", "data.file=mine.jsonl"])
+    nothing = sum(not one.targets for one in made)
+    assert capsys.readouterr().out == f"20 samples, {nothing} of them without a target: whole.\n"
+    picture = next(tmp_path.rglob("*.png"))
+    picture.write_bytes(picture.read_bytes()[:90])
+    with pytest.raises(SystemExit) as end:
+        main(["data=jsonl", f"data.root={tmp_path}", "data.file=mine.jsonl"])
+    assert end.value.code == 2 and picture.name in capsys.readouterr().err
 
 
 def test_with_skip_broken_images_are_logged_and_other_faults_still_stop(samples, caplog):

@@ -95,6 +95,14 @@ def test_runs_are_whole_numbers(run):
         masks.from_uncompressed({"size": [4, 4], "counts": [run, *[0.5] * 31]}, 4, 4)
 
 
+@pytest.mark.parametrize(
+    "written", [[[1, 1, 5, 1, 5, 5]], {"counts": [16]}, {"size": 4, "counts": [16]}, "abc"], ids=str
+)
+def test_what_is_no_rle_is_told_what_one_is(written):
+    with pytest.raises(ValueError, match=r"a mask is \{'size': .* polygons"):
+        masks.from_uncompressed(written, 4, 4)
+
+
 def test_a_mask_of_another_size_than_its_image_is_refused():
     rle = masks.encode(rectangle(0, 0, 3, 3))
     with pytest.raises(ValueError, match=r"the mask is \[9, 12\] high and wide, its image \[12, 9\]"):

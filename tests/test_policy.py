@@ -22,7 +22,7 @@ from rollouts.policy import (
 from rollouts.sections import make_lora
 from segmentation.boxes import Relative, ResizedPixels
 from segmentation.formats import BrickFormat
-from sft.merge import merge
+from sft.merge import merge, read_arguments
 from sft.small_base.build import FAMILIES
 from tests.test_backbones import internvl
 
@@ -137,3 +137,18 @@ def test_a_head_of_its_own_stays_so_whatever_the_config_leaves_out(tmp_path):
     resize_embeddings(model, rows + 1)
     assert torch.equal(model.lm_head.weight[:rows], made.lm_head.weight)
     assert not torch.equal(model.get_input_embeddings().weight[:rows], made.lm_head.weight)
+
+
+def test_a_runs_folder_is_told_from_its_policys(tmp_path):
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=rf"is a run's folder; its policy is {tmp_path}/policy"):
+        load_processor(tmp_path)
+
+
+def test_only_an_adapter_is_merged(tmp_path, monkeypatch, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr("sys.argv", ["merge.py", str(tmp_path), str(tmp_path / "merged")])
+    with pytest.raises(SystemExit):
+        read_arguments()
+    assert f"it is whole already: model.path={tmp_path}" in capsys.readouterr().err

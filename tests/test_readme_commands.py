@@ -27,7 +27,11 @@ from tests.readme_commands import Command, commands, parsed, readmes
 from tests.runs import ROOT
 
 COMMANDS = commands()
-OWN_CHOICES = {"segmentation.data.inspect", "segmentation.data.export"}  # compose single sections, by themselves
+OWN_CHOICES = {
+    "segmentation.data.inspect",
+    "segmentation.data.export",
+    "segmentation.data.check",
+}  # compose single sections, by themselves
 LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 ENTRY = re.compile(r"^command = (configs\.main\(.*\))$", re.MULTILINE)

@@ -230,5 +230,5 @@ def test_a_signal_saves_a_whole_checkpoint_once_what_was_written_is_used_up(tmp_
     assert trainer.state.global_step == 4  # the signal came in the third step, the first of a generation's two
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
     with pytest.raises(SystemExit) as end:
-        interrupts.exit_if_told()
+        interrupts.exit_if_told(tmp_path)
     assert end.value.code == code

@@ -7,6 +7,7 @@ they do: two runs whose warm start is the same command share it.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import re
@@ -41,6 +42,7 @@ class Step:
     script: str
     overrides: tuple[str, ...]
     needs: tuple[Step, ...] = ()
+    config_dir: str | None = None  # hydra's, where choices of one's own lie
 
     @cached_property
     def id(self) -> str:
@@ -55,7 +57,8 @@ class Step:
         """What reproduces the step, given the steps it needs."""
         folders = {need.name: str(need.folder(root)) for need in self.needs}
         told = [FOLDER.sub(lambda match: folders.get(match[1], match[0]), text) for text in self.overrides]
-        return launched(self.script, *told, f"output_dir={self.folder(root)}")
+        beside = ["--config-dir", self.config_dir] if self.config_dir else []
+        return launched(self.script, *told, f"output_dir={self.folder(root)}", *beside)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Sweep:
     exceptions: Sequence[tuple[Mapping[str, Sequence[str]], Mapping[str, Any]]]
     baseline: Mapping[str, str]
     metrics: Mapping[str, str]
+    config_dir: str | None = None
 
     def skips(self, cell: Cell) -> bool:
         """Whether an exception leaves the cell out."""
@@ -111,7 +115,7 @@ class Sweep:
             named = dict.fromkeys(match for text in overrides for match in FOLDER.findall(text))
             if lost := [one for one in named if one not in made]:
                 raise unknown(f"step before {name} ({cell})", lost[0], made)
-            made[name] = Step(name, script, overrides, tuple(made[one] for one in named))
+            made[name] = Step(name, script, overrides, tuple(made[one] for one in named), self.config_dir)
         kept, wanted = [], {SCORED, TRAINED, BEFORE}
         for step in reversed(made.values()):
             if step.name in wanted:
@@ -120,7 +124,15 @@ class Sweep:
         return tuple(reversed(kept))
 
 
-def read_sweep(section: Mapping[str, Any], over: str) -> Sweep:
+def config_dir(arguments: Sequence[str]) -> str | None:
+    """The folder that a command line names by hydra's `--config-dir`, for the steps to look there, too."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    folder = parser.parse_known_args(list(arguments))[0].config_dir
+    return str(Path(folder).resolve()) if folder else None
+
+
+def read_sweep(section: Mapping[str, Any], over: str, config_dir: str | None = None) -> Sweep:
     """The section `sweep` of the config, and the axes of `over` behind its own.
 
     Raises:
@@ -129,7 +141,9 @@ def read_sweep(section: Mapping[str, Any], over: str) -> Sweep:
     steps = {name: tuple(command) for name, command in section["steps"].items()}
     for name, command in steps.items():
         if not command or not Path(command[0]).is_file():
-            raise ConfigError(f"sweep.steps.{name}: begins with {command[:1]}, no file here; run from the repository.")
+            raise ConfigError(
+                f"sweep.steps.{name}: begins with {' '.join(command[:1])!r}, no file here; run from the repository."
+            )
     if lacking := {TRAINED, SCORED} - steps.keys():
         raise ConfigError(f"sweep.steps: there is no step {min(lacking)}.")
     axes = [*named_axes(section["axes"] or {}, steps), *typed_axes(over, steps)]
@@ -154,7 +168,7 @@ def read_sweep(section: Mapping[str, Any], over: str) -> Sweep:
         baseline = {axis: str(label) for axis, label in (section["baseline"] or {}).items()}
     for axis, label in baseline.items():
         _check_labels(axis, [label], labels, "sweep.baseline")
-    return Sweep(steps, axes, exceptions, baseline, dict(section["metrics"]))
+    return Sweep(steps, axes, exceptions, baseline, dict(section["metrics"]), config_dir)
 
 
 def check_configs(runs: Sequence[Run]) -> dict[str, DictConfig]:
@@ -174,7 +188,8 @@ def check_configs(runs: Sequence[Run]) -> dict[str, DictConfig]:
                 kind = step.script, tuple(text for text in told if not re.match(r"(data\.)?seed=", text))
                 if kind not in kinds:
                     try:
-                        kinds[kind] = compose(Path(step.script).stem, [*told])
+                        beside = [f"hydra.searchpath=['file://{step.config_dir}']"] if step.config_dir else []
+                        kinds[kind] = compose(Path(step.script).stem, [*told, *beside])
                     except (HydraException, ValueError) as error:
                         raise ConfigError(f"{run.cell}, {step.name}: {explained(error)}") from error
                 made[step.id] = kinds[kind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +74,8 @@ def commands(results: Sequence[Result], root: Path) -> str:
         ["#!/usr/bin/env bash", "# From the repository's folder, in its environment.", "set -euo pipefail"],
         set(),
     )
+    if own := os.environ.get("PYTHONPATH"):  # where rewards of one's own lie
+        lines.append(f"export PYTHONPATH={shlex.quote(own)}")
     for one in results:
         lines.append(f"\n# {one.run.cell}, seed {one.run.seed}".replace("\n\n", "\n"))
         for step in one.run.steps:

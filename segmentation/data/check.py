@@ -1,5 +1,7 @@
 """Finds broken data before a model is loaded, and says what to do about images that break later.
 
+    python -m segmentation.data.check data=jsonl data.root=mine data.file=train.jsonl    # every sample, every image
+
 `check` stops a run that cannot succeed; training asks `Opened` for pictures and may skip those that cannot be read.
 Evaluation skips none: it scores an answer to a broken image as invalid (evaluation/evaluate.py).
 """
@@ -14,13 +16,17 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from hydra.errors import HydraException
+
 from segmentation import masks
+from segmentation.boxes import iou_matrix
 from segmentation.data.samples import Samples
-from segmentation.sample import BrokenImage, Sample, open_image
+from segmentation.sample import BrokenImage, Sample, Target, open_image
 
 log = logging.getLogger(__name__)
 
 SHOWN = 5  # problems spelt out in an error
+APART = 0.5  # IoU below which a box is not that of its mask
 OnError = Literal["raise", "skip"]
 
 
@@ -55,6 +61,7 @@ def check(
     ids: set[str] = set()
     problems: list[str] = []
     unreadable: list[str] = []
+    apart: list[str] = []
     total = 0
     for part in parts:
         count = len(part) if limit is None else min(limit, len(part))
@@ -62,9 +69,14 @@ def check(
         first = min((opened + 1) // 2, count)
         read = {*range(first), *random.Random(seed).sample(range(count), min(opened - first, count))}
         trusted = opened if limit is None else count
-        _look_over(part, count, read, trusted, ids, problems, unreadable if on_error == "skip" else problems)
+        _look_over(part, count, read, trusted, ids, problems, unreadable if on_error == "skip" else problems, apart)
     if not total:
         raise BrokenData("the dataset has no samples; check data.split.")
+    if apart:
+        log.warning(
+            "%d objects have a box that is not around their mask (IoU below %g), the first is of sample %s: "
+            "is the box [x1, y1, x2, y2]?", len(apart), APART, apart[0],
+        )  # fmt: skip
     if unreadable:
         log.warning("data.on_error=skip: %d samples without a readable image:\n%s", len(unreadable), _list(unreadable))
     if problems:
@@ -79,6 +91,7 @@ def _look_over(
     ids: set[str],
     problems: list[str],
     unreadable: list[str],
+    apart: list[str],
 ) -> None:
     """Notes what is wrong with the first `count` samples, of which the images of `read` are read in full.
 
@@ -90,6 +103,7 @@ def _look_over(
         try:
             sample = samples[index]
             _check_annotation(sample, ids)
+            apart += [sample.id for target in sample.targets if _is_apart(target)]
             if isinstance(sample.image, Path) and not exists(sample.image):
                 raise BrokenImage(f"{sample.image} (sample {sample.id}): no such file; check data.root.")
             if index in read:
@@ -115,6 +129,11 @@ def _check_annotation(sample: Sample, ids: set[str]) -> None:
         raise ValueError(
             f"sample {sample.id}: a target's mask has no pixel; where nothing is meant there is no target."
         )
+
+
+def _is_apart(target: Target) -> bool:
+    around = masks.box(target.mask) if target.mask else None
+    return around is not None and float(iou_matrix([target.box], [around])[0, 0]) < APART
 
 
 def _list(problems: Sequence[str]) -> str:
@@ -165,3 +184,32 @@ class Opened(Samples):
         if file not in self._warned:
             self._warned.add(file)
             log.warning("skipped, data.on_error=skip: %s", reason)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command: looks over a dataset of `configs/data` or `configs/benchmark`, and reads every image."""
+    from segmentation.data.export import dataset, fail, help_text, own_choices
+
+    usage = "python -m segmentation.data.check (data|benchmark)=NAME [data.KEY=VALUE ...]"
+    if "--help" in arguments:
+        print(help_text(__doc__, usage, ("data", "benchmark")))
+        return
+    overrides, beside = own_choices(arguments)
+    groups = [one.partition("=")[::2] for one in overrides if one.partition("=")[0] in ("data", "benchmark")]
+    if len(groups) != 1:
+        fail(f"usage: {usage}")
+    group, name = groups[0]
+    try:
+        samples, _ = dataset(group, name, [*(one for one in overrides if one != f"{group}={name}"), *beside])
+        check(samples, opened=len(samples))
+    except (ValueError, OSError, HydraException) as error:
+        cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+        fail(f"check: error: {cause}")
+    targets = sum(bool(sample.targets) for sample in samples)
+    print(f"{len(samples)} samples, {len(samples) - targets} of them without a target: whole.")
+
+
+if __name__ == "__main__":
+    from segmentation.data.export import run
+
+    run(main)
