@@ -85,11 +85,7 @@ def test_two_engines_under_zero3_do_what_one_does(run, alone, taught):
 
 
 def test_a_bfloat16_base_in_two_halves_does_not_drift_in_200_syncs():
-    done = subprocess.run(
-        [*accelerate("cpu", 2), "tests/drift_run.py"], cwd=ROOT, env=environment(), text=True, capture_output=True
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    told = _told("tests/drift_run.py")
     assert sorted((one["kind"], one["rank"]) for one in told) == [
         ("fsdp2", 0),
         ("fsdp2", 1),
@@ -99,6 +95,19 @@ def test_a_bfloat16_base_in_two_halves_does_not_drift_in_200_syncs():
     for one in told:
         assert not one["drifted"] and not one["other"], one
         assert 0.4 < one["here"] < 0.7, one  # half of it, and of LoRA's matrices
+
+
+def test_a_policy_in_two_halves_is_painted_for_before_its_first_forward():
+    told = _told("tests/fsdp2_paint_run.py")
+    assert sorted((one["kind"], one["rank"]) for one in told) == [(k, r) for k in ("box", "box_states") for r in (0, 1)]
+    assert all(one["same"] == [True, True] for one in told), told
+
+
+def _told(script):
+    """What a script says on two processes, an object a line."""
+    done = subprocess.run([*accelerate("cpu", 2), script], cwd=ROOT, env=environment(), text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def _same(both, one, start):

@@ -199,3 +199,18 @@ def test_one_two_and_three_processes_and_a_kill_between_give_the_same_metrics(ta
     after = (tmp_path / "several/predictions.jsonl").read_bytes().splitlines(keepends=True)
     assert whole <= set(after) and len(after) == len(samples)
     assert (tmp_path / "several/metrics.json").read_bytes() == (tmp_path / "one/metrics.json").read_bytes()
+
+
+@pytest.mark.vllm
+@pytest.mark.distributed
+def test_engines_of_two_processes_start_together_though_one_has_nothing_to_answer(evaluated, tmp_path):
+    asked = [*SMALL, "engine=vllm", f"output_dir={tmp_path}", "overlays=0"]
+    launch("evaluation/evaluate.py", *asked, processes=2)
+    path = tmp_path / "predictions.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert {record.id for record in read_predictions(path)} == {
+        record.id for record in read_predictions(evaluated / "predictions.jsonl")
+    }
+    path.write_bytes(b"".join(lines[:-1]))
+    launch("evaluation/evaluate.py", *asked, processes=2)
+    assert path.read_bytes().splitlines(keepends=True) == lines

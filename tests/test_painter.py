@@ -44,6 +44,8 @@ def _decoder(kind, model, processor):
     torch.manual_seed(0)
     if kind == "box":
         return BoxGuidedDecoder(spec.llm_dim, spec.vision_dims, **SMALL, use_token=False, use_states=False, spec=spec)
+    if kind == "box_states":
+        return BoxGuidedDecoder(spec.llm_dim, spec.vision_dims, **SMALL, use_token=False, spec=spec)
     if kind == "box_guided":
         return BoxGuidedDecoder(spec.llm_dim, spec.vision_dims, **SMALL, spec=spec)
     if kind == "dsff":
