@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
@@ -82,6 +83,9 @@ class WatchedTrainer(GRPOTrainer):
         if "loss" in logs:  # of training; every process logs it
             total: Any = partial(self.accelerator.reduce, reduction="sum")
             logs |= self.step_log.means(total, self.accelerator.device)
+            logged = self._metrics["train"]
+            for name in [name for name, values in logged.items() if all(map(math.isnan, values))]:
+                del logged[name]  # a reward that applied to nothing: TRL would log None, which trackers complain of
         super().log(logs, start_time)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:

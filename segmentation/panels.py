@@ -99,8 +99,8 @@ class Page:
         FigureCanvasAgg(self.figure)  # no display, no global state
 
     def write(self, x: float, y: float, text: str, ha: str = "center", **style) -> None:
-        """Text that hangs from that point; dollar signs are dollar signs, half a surrogate pair a question mark."""
-        text = text.encode("utf-8", "replace").decode()
+        """Text that hangs from that point; dollar signs are dollar signs, what cannot be printed a question mark."""
+        text = "".join(one if one.isprintable() or one == "\n" else "?" for one in text)
         self.figure.text(x / self.width, 1 - y / self.height, text, ha=ha, va="top", parse_math=False, **style)
 
     def panel(self, x: float, y: float, width: float, height: float) -> Axes:
