@@ -119,7 +119,7 @@ def app(tmp_path):
         ("+shape.sied=3", "unknown key 'shape.sied'; the nearest valid one is 'shape.side'"),
         ("shape=3", "Config group override must be a string or a list"),
         ("shape=sqare", "unknown choice of shape 'sqare'; the nearest valid one is 'square' (of round, square)"),
-        ("shape=zzz", "unknown choice of shape 'zzz'; the nearest valid one is"),
+        ("shape=zzz", "unknown choice of shape 'zzz'; valid are round, square."),
         ("+launch=mny", "unknown choice of launch 'mny'; the nearest valid one is 'many'"),
         ("seed=abc", "seed: expected int, got 'abc' (str)"),
         ("training=3", "training: expected dict, got 3 (int)"),

@@ -273,7 +273,7 @@ SAMPLES = [
     (rle(counts=RLE["counts"] + "P"), "counts are cut short"),
     (rle(counts=RLE["counts"] + "\n"), r"the character '\\n'"),
     (rle(counts=RLE["counts"][:-3]), r"runs cover \d+ of the 3072 pixels"),
-    ({"size": [HEIGHT, WIDTH]}, "has no field 'counts'"),
+    ({"size": [HEIGHT, WIDTH]}, r"a mask is \{'size': .*, not \{'size'"),
     (masks.empty(HEIGHT, WIDTH), "segmentation encloses no pixel"),
     ([[1, 1, 1.2, 1.2, 1.1, 1]], "segmentation encloses no pixel"),
     ([[1, 1, 2, 2]], "no polygon has 3 points"),
