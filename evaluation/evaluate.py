@@ -70,9 +70,9 @@ def main(cfg: DictConfig) -> None:
         for missing in dict.fromkeys(absent.values()):
             names = ", ".join(name for name, lacks in absent.items() if lacks == missing)
             console.print(f"left out, {names}: {missing}", highlight=False, markup=False, soft_wrap=True)
+    made_by = policy_identity(cfg) | settings(cfg)  # reads of the weights: once, not for each benchmark
     for benchmark, protocol in zip(benchmarks, protocols, strict=True):
-        run = policy_identity(cfg) | settings(cfg) | {"benchmark": benchmark.section}
-        answer_all(policy, benchmark, protocol, cfg, state, run)
+        answer_all(policy, benchmark, protocol, cfg, state, made_by | {"benchmark": benchmark.section})
         if state.is_main_process:
             metrics = score_file(benchmark.folder / "predictions.jsonl", benchmark.samples, Evaluator(protocol))
             write_metrics(metrics, benchmark.folder / "metrics.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from functools import cache
@@ -14,6 +13,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import configs
+from configs.terminal import first_rank
 
 WHOLE = "whole"  # an empty file, written last and removed first
 
@@ -70,7 +70,7 @@ def resume_from(output_dir: str | Path, resume: bool) -> str | None:
             f"{last} is from an earlier run: pass resume=true to continue it, or another output_dir."
         )
     if last:
-        if os.environ.get("RANK", "0") == "0":
+        if first_rank():
             print(f"continues from {last}", flush=True)
         _load_onto_numbered_cpus()
     return last if resume else None

@@ -10,6 +10,7 @@ from types import FrameType
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from configs.terminal import first_rank
 from sft.checkpoints import last_checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -43,7 +44,7 @@ class SaveOnSignal(TrainerCallback):
     def exit_if_told(self, output_dir: str | Path) -> None:
         """End the program with 130 or 143, as shells name these signals, if training was ended by one."""
         if self._received:
-            if os.environ.get("RANK", "0") == "0":
+            if first_rank():
                 print(f"saved {last_checkpoint(output_dir)}; the same command with resume=true goes on from there")
             raise SystemExit(128 + self._received)
 
