@@ -7,11 +7,12 @@ status 2. `HYDRA_FULL_ERROR=1` shows the traceback of that, too. Ctrl-C ends it 
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -43,8 +44,9 @@ def main(
     """Run the decorated function with `configs/{config_name}.yaml`, changed by the command line.
 
     The function gets a config with every interpolation resolved, every value present, and top-level values of the type
-    that their file gives them; sections are checked where they are read (`build`, `instantiate`). A ConfigError raised
-    there is reported like one of the config's own. With --multirun the function is called once for each config.
+    that their file gives them; sections are checked where they are read (`build`, `instantiate`), and before that for
+    text in a number's place. A ConfigError raised there is reported like one of the config's own. With --multirun the
+    function is called once for each config.
 
     Args:
         texts: keys whose value on the command line is text as it stands: to hydra `the man's hat, left` is a broken
@@ -182,6 +184,7 @@ def check_config(cfg: DictConfig, files: DictConfig) -> None:
             raise unknown("key", key, keys)
         if not (OmegaConf.is_missing(files, key) or OmegaConf.is_interpolation(files, key)):
             _check_type(key, value, files[key])
+    _check_numbers(plain(cfg), files)
 
 
 def _from_files() -> DictConfig:
@@ -201,6 +204,31 @@ def _check_type(key: str, value: Any, example: Any) -> None:
     if example is None or type(value) is expected or (expected, type(value)) == (float, int):
         return
     raise ConfigError(f"{key}: expected {expected.__name__}, got {value!r} ({type(value).__name__}).")
+
+
+def _check_numbers(values: Mapping[str, Any], files: DictConfig, prefix: str = "") -> None:
+    """Text where a section's file has a number or a truth value: no need to import what would say so, seconds later."""
+    for key, value in values.items():
+        if key not in files or OmegaConf.is_missing(files, key) or OmegaConf.is_interpolation(files, key):
+            continue
+        example = files[key]
+        if isinstance(value, Mapping) and isinstance(example, DictConfig):
+            _check_numbers(value, example, f"{prefix}{key}.")
+        elif isinstance(value, str) and isinstance(example, bool | int | float):
+            raise ConfigError(f"{prefix}{key}: expected {type(example).__name__}, got {value!r} (str).")
+
+
+def config_dir(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """A command line without hydra's `--config-dir FOLDER`, and that folder."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    given, rest = parser.parse_known_args(list(arguments))
+    return rest, str(Path(given.config_dir).resolve()) if given.config_dir else None
+
+
+def looking_in(folder: str | None) -> list[str]:
+    """The overrides that make hydra's `compose` look for choices in that folder, too."""
+    return [f"hydra.searchpath=['file://{folder}']"] if folder else []
 
 
 def explained(error: Exception) -> ConfigError:

@@ -15,6 +15,7 @@ from segmentation.panels import (
     GAP,
     GOOD,
     INK,
+    LINE,
     MARGIN,
     MUTED,
     PANEL,
@@ -26,7 +27,7 @@ from segmentation.panels import (
 )
 from segmentation.sample import BrokenImage, Found, Invalid, Prediction, Sample, open_image, prediction_mask
 
-HEADING, TITLE, CAPTION, BETWEEN = 0.28, 0.17, 0.38, 0.4  # inches
+HEADING, TITLE, BETWEEN = 0.28, 0.17, 0.4  # inches
 
 
 def before_after(
@@ -60,7 +61,13 @@ def before_after(
     titles = [textwrap.wrap(s.expression, int(block_width * 13), max_lines=2, placeholder=" ...") for s in samples]
     shapes = [PANEL * min(s.height / s.width, 1) for s in samples]  # inches of height each picture needs
     title_heights = [TITLE * max(map(len, titles[line::lines])) + GAP for line in range(lines)]
-    heights = [title_heights[line] + max(shapes[line::lines]) + CAPTION for line in range(lines)]
+    panels = [
+        _panels(sample, {name: column[index] for name, column in columns.items()})
+        for index, sample in enumerate(samples)
+    ]
+    words = [[_wrapped(panel.caption) for panel in row.values()] for row in panels]
+    captions = [LINE[7.5] * max(len(one) for row in words[line::lines] for one in row) + 0.11 for line in range(lines)]
+    heights = [title_heights[line] + max(shapes[line::lines]) + captions[line] for line in range(lines)]
     page = Page(
         width=2 * MARGIN + blocks * (block_width + BETWEEN) - BETWEEN,
         height=2 * MARGIN + HEADING + sum(heights),
@@ -74,16 +81,24 @@ def before_after(
             picture = open_image(sample)
         except BrokenImage:
             picture = Image.new("RGB", (sample.width, sample.height), "white")
-        panels = {"ground truth": annotated(sample)}
-        panels |= {name: _answer(sample, predictions[index]) for name, predictions in columns.items()}
-        for place, (name, panel) in enumerate(panels.items()):
+        for place, (name, panel) in enumerate(panels[index].items()):
             x = left + place * (PANEL + GAP)
             if line == 0:
                 page.write(x + PANEL / 2, MARGIN, name, size=8.5, color=MUTED)
             draw(page.panel(x, top, PANEL, shapes[index]), picture, panel)
-            caption = "\n".join(textwrap.wrap(panel.caption, 29, max_lines=2, placeholder=" ..."))
+            caption = "\n".join(words[index][place])
             page.write(x + PANEL / 2, top + shapes[index] + 0.05, caption, size=7.5, color=panel.ink)
     page.save(path)
+
+
+def _panels(sample: Sample, predictions: Mapping[str, Prediction]) -> dict[str, Panel]:
+    """What stands in a row, by heading."""
+    return {"ground truth": annotated(sample)} | {name: _answer(sample, one) for name, one in predictions.items()}
+
+
+def _wrapped(caption: str) -> list[str]:
+    """Lines of a caption: why an answer is invalid takes up to four."""
+    return textwrap.wrap(caption, 29, max_lines=4, placeholder=" ...")
 
 
 def _answer(sample: Sample, prediction: Prediction) -> Panel:

@@ -21,7 +21,13 @@ HERE = Path(__file__).parent
 
 
 def page(
-    title: str, evaluations: Sequence[Evaluation], names: Sequence[str], curves: str, shown: int, side: int
+    title: str,
+    evaluations: Sequence[Evaluation],
+    names: Sequence[str],
+    curves: str,
+    shown: int,
+    side: int,
+    training: str = "",
 ) -> str:
     """The whole page.
 
@@ -30,6 +36,7 @@ def page(
         curves: an `<svg>`, or "" for none.
         shown: answers of each kind and evaluation in the gallery.
         side: pixels of a picture's longer side.
+        training: what the curves are of.
     """
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     cards = choose(evaluations, shown)
@@ -39,7 +46,7 @@ def page(
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         numbers=_numbers(evaluations, names),
-        curves=f'<h2>Training</h2>\n<figure class="curves">{curves}</figure>' if curves else "",
+        curves=f'<h2>Training {words(training)}</h2>\n<figure class="curves">{curves}</figure>' if curves else "",
         buttons=_buttons([totals(evaluation) for evaluation in evaluations], cards_in_all=len(cards)),
         choice=_choice(names),
         cards="".join(card(one, names, side) for one in cards),

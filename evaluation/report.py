@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
     curves = training_svg(trainer_state(Path(str(cfg.training)))) if cfg.training else ""
     output = Path(cfg.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    written = page(cfg.title, evaluations, named(folders), curves, cfg.shown, cfg.side)
+    written = page(cfg.title, evaluations, named(folders), curves, cfg.shown, cfg.side, str(cfg.training or ""))
     output.write_text(written, encoding="utf-8")
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 

@@ -25,10 +25,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
+from configs.entry import config_dir
 from rl.ablation.cells import SEARCHES, Cell, grid, random, suggested
 from rl.ablation.devices import Device, devices
 from rl.ablation.estimate import MEASURED, Clock, duration, show_plan
-from rl.ablation.plan import Run, Step, Sweep, check_configs, check_metrics, config_dir, read_sweep
+from rl.ablation.plan import Run, Step, Sweep, check_configs, check_metrics, read_sweep
 from rl.ablation.results import Result, read_results, tabulated, value
 from rl.ablation.work import Outcome, Workshop, ended_by_sigterm
 
@@ -39,7 +40,7 @@ console = Console(highlight=False, soft_wrap=True)
 def main(cfg: DictConfig) -> None:
     """Choose cells, do their steps, put together what came out; as often as the search has cells to try."""
     root = Path(cfg.output_dir)
-    sweep = read_sweep(configs.plain(cfg.sweep), cfg.over, config_dir(sys.argv[1:]))
+    sweep = read_sweep(configs.plain(cfg.sweep), cfg.over, config_dir(sys.argv)[1])
     check_numbers(cfg)
     places = devices(cfg.jobs)
     if cfg.dry_run:

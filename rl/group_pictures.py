@@ -51,7 +51,8 @@ def draw_groups(samples: Sequence[Sample], groups: Sequence[Ranked], path: Path)
     tiles = []
     for sample, group in zip(samples, groups, strict=True):
         picture = open_image(sample)
-        tiles.append(Tile(sample.expression, picture, annotated(sample)))
+        truth = annotated(sample)
+        tiles.append(Tile(sample.expression, picture, replace(truth, caption=f"ground truth: {truth.caption}")))
         for place, reward, prediction, text in zip(PLACES, group.rewards, group.predictions, group.texts, strict=True):
             panel = answered(prediction, sample.height, sample.width)
             said = text if len(text) <= LETTERS else text[:LETTERS] + " ..."

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from scipy import stats
 
 from configs import ConfigError, plain
+from configs.entry import config_dir
 from evaluation.curves import to_svg
 from evaluation.intervals import student
 from rl import quickstart
@@ -19,7 +20,7 @@ from rl.ablation import plots
 from rl.ablation.cells import Cell, grid, merged, random, suggested, typed_axes
 from rl.ablation.devices import devices
 from rl.ablation.estimate import Clock, duration
-from rl.ablation.plan import Sweep, check_configs, check_metrics, config_dir, read_sweep
+from rl.ablation.plan import Sweep, check_configs, check_metrics, read_sweep
 from rl.ablation.report import commands, write_report
 from rl.ablation.results import Result, tabulated, value
 from rl.ablation.tables import to_csv, to_latex, to_markdown
@@ -70,8 +71,9 @@ def test_choices_of_ones_own_reach_every_step(tmp_path, monkeypatch):
     told = plain(section)
     with pytest.raises(ConfigError, match="unknown choice of rewards 'mine'"):
         check_configs(read_sweep(told, "rewards=default,mine").runs(Cell(("mine",)), 1))
-    beside = config_dir(["over=rewards=default,mine", "--config-dir", str(tmp_path), "seeds=1"])
-    assert config_dir(["seeds=1"]) is None
+    rest, beside = config_dir(["over=rewards=default,mine", "--config-dir", str(tmp_path), "seeds=1"])
+    assert (rest, beside) == (["over=rewards=default,mine", "seeds=1"], str(tmp_path))
+    assert config_dir(["seeds=1"]) == (["seeds=1"], None)
     (run,) = read_sweep(told, "rewards=default,mine", beside).runs(Cell(("mine",)), 1)
     check_configs([run])
     assert all(step.command(tmp_path)[-2:] == ["--config-dir", str(tmp_path)] for step in run.steps)

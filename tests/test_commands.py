@@ -101,12 +101,19 @@ def test_a_misspelt_key_is_refused_before_anything_slow_is_imported(command):
     assert seconds < SECONDS
 
 
+def test_text_in_a_numbers_place_is_refused_before_anything_slow_is_imported():
+    done, seconds = told(["rl/grpo.py"], "trainer.max_steps=many")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "grpo.py: error: trainer.max_steps: expected int, got 'many' (str).\n"
+    assert seconds < SECONDS
+
+
 WRONG = {
     "rl/grpo.py model.path=/nowhere": "model.path=/nowhere: no such folder",
     "rl/grpo.py model.path=sft/small_base/model format=bricks": "its vocabulary lacks 136 tokens of the format",
     "rl/grpo.py trainer=sft": "trainer: has no num_generations",
     "rl/grpo.py rewards=[default,mask_dic]": "choice of rewards 'mask_dic'; the nearest valid one is 'mask_dice'",
-    "rl/grpo.py rewards.box_iou.weight=two": "rewards.box_iou.weight: expected a number, got 'two'",
+    "rl/grpo.py rewards.box_iou.weight=two": "rewards.box_iou.weight: expected float, got 'two' (str)",
     "rl/grpo.py model.path=sft/small_base/model validation.every=often": "validation.every: expected int, got 'often'",
     "sft/warm_start.py model.lora=64": "model.lora: expected dict",
     "evaluation/evaluate.py decoder=dsff": "DSFFDecoder is to be trained first",

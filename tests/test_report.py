@@ -120,7 +120,8 @@ def test_numbers_are_those_of_the_metrics_and_printed_once(evaluations, folders)
 
 def test_pictures_are_tinted_where_the_mask_lies(evaluations):
     asked = next(one for one in evaluations[0].samples if one.targets)
-    html = page("t", [evaluations[0]], ["a"], "", shown=60, side=128)
+    html = page("t", [evaluations[0]], ["a"], "<svg></svg>", shown=60, side=128, training="a/run <1>")
+    assert "<h2>Training a/run &lt;1&gt;</h2>" in html
     (card,) = re.findall(rf'<article class="card">(?:(?!</article>).)*{asked.id}.*?</article>', html, re.DOTALL)
     data = re.findall(r"base64,([^\"]+)", card)[0]
     picture = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")

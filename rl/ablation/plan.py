@@ -7,7 +7,6 @@ they do: two runs whose warm start is the same command share it.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -22,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from configs import ConfigError, unknown
-from configs.entry import CONFIGS, explained
+from configs.entry import CONFIGS, explained, looking_in
 from evaluation.benchmarks import make_benchmarks
 from evaluation.score import make_protocol
 from rl.ablation.cells import EVERY, TRAINED, Axis, Cell, check_told, merged, named_axes, typed_axes
@@ -124,14 +123,6 @@ class Sweep:
         return tuple(reversed(kept))
 
 
-def config_dir(arguments: Sequence[str]) -> str | None:
-    """The folder that a command line names by hydra's `--config-dir`, for the steps to look there, too."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd")
-    folder = parser.parse_known_args(list(arguments))[0].config_dir
-    return str(Path(folder).resolve()) if folder else None
-
-
 def read_sweep(section: Mapping[str, Any], over: str, config_dir: str | None = None) -> Sweep:
     """The section `sweep` of the config, and the axes of `over` behind its own.
 
@@ -188,8 +179,7 @@ def check_configs(runs: Sequence[Run]) -> dict[str, DictConfig]:
                 kind = step.script, tuple(text for text in told if not re.match(r"(data\.)?seed=", text))
                 if kind not in kinds:
                     try:
-                        beside = [f"hydra.searchpath=['file://{step.config_dir}']"] if step.config_dir else []
-                        kinds[kind] = compose(Path(step.script).stem, [*told, *beside])
+                        kinds[kind] = compose(Path(step.script).stem, [*told, *looking_in(step.config_dir)])
                     except (HydraException, ValueError) as error:
                         raise ConfigError(f"{run.cell}, {step.name}: {explained(error)}") from error
                 made[step.id] = kinds[kind]

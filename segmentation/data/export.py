@@ -11,7 +11,6 @@ root, and is the root where there is none.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import textwrap
@@ -25,7 +24,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.entry import explained
+from configs.entry import config_dir, explained, looking_in
 from segmentation.data.files import size_of
 from segmentation.data.jsonl import save_picture, to_entry
 from segmentation.data.mixture import dataset_section
@@ -113,11 +112,9 @@ def _is_file_of_its_size(sample: Sample) -> bool:
 
 
 def own_choices(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments without hydra's `--config-dir FOLDER`, and the override that makes `compose` look there, too."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir")
-    given, rest = parser.parse_known_args(arguments)
-    return rest, [f"hydra.searchpath=['file://{Path(given.config_dir).resolve()}']"] if given.config_dir else []
+    """The arguments without hydra's `--config-dir FOLDER`, and the overrides that make `compose` look there, too."""
+    rest, folder = config_dir(arguments)
+    return rest, looking_in(folder)
 
 
 def dataset(group: str, name: str, overrides: list[str]) -> tuple[Sequence[Sample], str | None]:
