@@ -21,6 +21,7 @@ import configs
 from rollouts.device import engine_options, prepare_vllm
 from rollouts.policy import Model, Processor, image_token_ids, load_model
 from rollouts.rows import Chat
+from segmentation.processor import engine_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class VLLMEngine:
         self.regex = regex
         self.model = None
         options = {"max_model_len": max_length, "logprobs_mode": "processed_logprobs", **engine_options(), **options}
+        options["mm_processor_kwargs"] = engine_limit(processor)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # vLLM's own choice would put every process on the first GPU
             options["distributed_executor_backend"] = "external_launcher"
         self.llm: Any = LLM(model=str(path), dtype=dtype, **options)

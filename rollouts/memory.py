@@ -31,14 +31,17 @@ from rich.console import Console
 from rollouts import footprint
 from rollouts.architectures import architecture, image_tokens, on_meta
 from rollouts.estimate import GIB, Estimate, Part, show
+from rollouts.painter import PICTURES
 from rollouts.policy import LANGUAGE_LINEARS, freeze_vision, image_frame, load_processor
 from rollouts.sections import make_decoder
 from segmentation.boxes import Relative, ResizedPixels
 from segmentation.decoders import MaskDecoder
+from segmentation.decoders.fill import PIXELS
 
 PROMPT, ANSWER = 128, 512  # tokens of a prompt's text; and of an answer to learn, which no config bounds
 RESERVE = GIB  # CUDA's context, workspaces of cuBLAS and NCCL, and what the allocator cannot use
 ENGINE = GIB  # what vLLM takes beside weights and cache: its own forward, CUDA graphs
+MASKS = 400  # bytes that a trained decoder takes for each pixel of the pictures it encodes at once, DSFF the most
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,17 @@ def _decoder(
     features = pictures * footprint.patches(config, pixels) * sum(decoder.spec.vision_dims) * element
     features += written * sequence * decoder.spec.llm_dim * element if all_rows else 0
     how = f"its weights, and features of {pictures} {'completions' if all_rows else 'pictures'}"
-    return [Part("decoder", footprint.weights(decoder.parameters()) + features, "always", how)]
+    held = footprint.weights(decoder.parameters()) + features
+    patches = PICTURES * footprint.patches(config, pixels)
+    passes = [footprint.pass_without_gradients(footprint.vision_stack(config), patches, element)]
+    if all_rows:
+        stack = footprint.language_stack(config)
+        passes.append(footprint.pass_without_gradients(stack, PICTURES * sequence, element))
+    at_once = max(*passes, max(PIXELS, pixels) * MASKS)
+    return [
+        Part("decoder", held, "always", how),
+        Part("painting", at_once, "writing", f"{PICTURES} pictures pass the policy, or a few objects the decoder"),
+    ]
 
 
 def _tokens_of(section: Mapping[str, Any]) -> int:

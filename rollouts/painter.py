@@ -11,15 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from rollouts.policy import Model, Processor
 from rollouts.reading import answer_ids
 from rollouts.rows import Chat
-from segmentation.backbones import Recording, make_backbone, token_states
+from segmentation.backbones import Features, Recording, make_backbone, token_states
 from segmentation.decoders.fill import Answer, fill
 from segmentation.decoders.mask_decoder import MaskDecoder, check_fits
 from segmentation.formats import Format
 from segmentation.sample import Found, Invalid, Prediction, Sample
+
+PICTURES = 8  # that go through the policy at once, where the trainer's own forward is not used
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +88,14 @@ class Painter:
             completions: tokens written, in which the states of segmentation tokens are looked up.
             seen: a forward that was made over just these rows; without it, what is needed is computed here.
         """
-        device = next(self.model.parameters()).device
-        self.decoder.to(device)
+        self.decoder.to(next(self.model.parameters()).device)
         first: dict[int, int] = {}  # of a picture's rows
         for row, image in enumerate(images):
             first.setdefault(id(image), row)
         rows = list(first.values())
         tokens: Sequence[Tensor | None] = [None] * len(samples)
         if not self.reads_states:
-            alone = [images[row] for row in rows]
-            inputs = self.processor.image_processor(images=alone, return_tensors="pt").to(device)
-            with _root_weights(self.model):
-                features = self.backbone.vision(inputs, image_sizes=[(image.height, image.width) for image in alone])
+            features = self._look([images[row] for row in rows], len(images))
         else:
             seen = seen or self._forward(chats, images, completions)
             sizes = [(image.height, image.width) for image in images]
@@ -127,18 +126,45 @@ class Painter:
             prediction = Invalid(f"{objects} objects and {len(states)} times the token {self.format.seg_token}")
         return prediction, states
 
+    def _look(self, images: Sequence[Image.Image], rows: int) -> list[Features]:
+        """Each picture's features by the vision encoder, a few at a time.
+
+        Args:
+            rows: of the batch, as many in every process. A sharded model needs all processes to call it equally often,
+                and they may have other numbers of pictures: those that have no more look at their first again.
+        """
+        features: list[Features] = []
+        for first in range(0, rows if _is_sharded(self.model) else len(images), PICTURES):
+            some = images[first : first + PICTURES]
+            shown = some or images[:1]
+            inputs = self.processor.image_processor(images=list(shown), return_tensors="pt")
+            inputs = inputs.to(next(self.model.parameters()).device)
+            with _root_weights(self.model):
+                seen = self.backbone.vision(inputs, image_sizes=[(image.height, image.width) for image in shown])
+            features += seen[: len(some)]
+        return features
+
     def _forward(
         self, chats: Sequence[Chat], images: Sequence[Image.Image], completions: Sequence[Sequence[int]]
     ) -> Seen:
-        """A forward over prompts and completions."""
+        """What a forward over prompts and completions computes, made a few rows at a time."""
         texts = self.processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True)
         inputs = self.processor(images=list(images), text=texts, padding=True, padding_side="left", return_tensors="pt")
         prompt = inputs["input_ids"].shape[1]
         inputs = _with_completions(inputs, completions, self.processor.tokenizer.pad_token_id)
         inputs = inputs.to(next(self.model.parameters()).device)
+        layouts = self.backbone.layouts(inputs, [(image.height, image.width) for image in images])
         with self.backbone.record() as recording:
-            self.model(**inputs, logits_to_keep=1)
+            for first in range(0, len(images), PICTURES):
+                some = slice(first, first + PICTURES)
+                shown = self.backbone.encoder_inputs(inputs, layouts[some])
+                said = {name: value[some] for name, value in inputs.items() if name not in shown}
+                self.model(**said, **shown, logits_to_keep=1, use_cache=False)
         return Seen(recording, inputs, prompt)
+
+
+def _is_sharded(model: Model) -> bool:
+    return isinstance(model, FSDPModule) or is_deepspeed_zero3_enabled()
 
 
 @contextmanager

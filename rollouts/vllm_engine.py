@@ -14,6 +14,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 from rollouts.device import engine_options
 from rollouts.plain_weights import plain_weights
 from rollouts.witnesses import Witnesses
+from segmentation.processor import engine_limit
 
 
 class TrainingEngine(VLLMGeneration):
@@ -21,6 +22,7 @@ class TrainingEngine(VLLMGeneration):
 
     - the engine computes in the policy's own dtype. vLLM would turn a float32 policy into bfloat16, and TRL passes no
       dtype. Can go when GRPOConfig takes engine arguments.
+    - it keeps room for pictures of `model.max_pixels`, not for the largest of the hub's processor (`engine_limit`).
     - with LoRA it is sent `W + delta` copies and the base is left as it is (`rollouts.plain_weights`). TRL merges and
       unmerges in place, which in bfloat16 rounds the frozen base further away at each sync (trl#6688; can go when that
       is closed), and under ZeRO-3 gathers the whole model on every GPU for it (trl#5766).
@@ -44,6 +46,7 @@ class TrainingEngine(VLLMGeneration):
     def _init_vllm(self) -> None:
         original: Any = vllm_generation.LLM
         options: dict[str, Any] = {"dtype": next(self.model.parameters()).dtype, **engine_options()}
+        options["mm_processor_kwargs"] = engine_limit(self.processing_class)
         if self.accelerator.device.type == "cpu":
             # Of a prompt that is read in parts, vLLM (0.31) takes back what a seeded row drew before its end, by an
             # offset that generators on a CPU do not have (`_bookkeeping_sync`). Can go when it no longer does.

@@ -39,8 +39,8 @@ def load_processor(path: str | Path, max_pixels: int | None = None) -> Processor
     """The processor saved at `path`, padding on the left as generation needs it.
 
     Args:
-        max_pixels: pictures are shown to the policy with at most so many pixels (`image_frame`). An engine still has
-            the limit that lies at `path`; it leaves alone what was brought below a lower one before. None: that limit.
+        max_pixels: pictures are shown to the policy with at most so many pixels (`image_frame`); an engine is told by
+            `engine_limit`. None: the limit that lies at `path`.
 
     Raises:
         FileNotFoundError: `path` looks like a local folder and is not there.
@@ -80,6 +80,20 @@ def _limit(images: Any, max_pixels: int) -> None:
         images.max_patches = max_pixels // tile
     else:
         images.size = {"shortest_edge": images.size["shortest_edge"], "longest_edge": max_pixels}
+
+
+def engine_limit(processor: Processor) -> dict[str, Any]:
+    """The processor's limits as vLLM's `mm_processor_kwargs`.
+
+    vLLM loads a processor of its own from the policy's folder. Untold, it would keep room for the largest picture that
+    this one takes: 16,384 tokens of a Qwen from the hub, and one tile of an InternVL whose pictures have five.
+    """
+    images = processor.image_processor
+    if hasattr(images, "merge_size"):
+        return {"size": {side: images.size[side] for side in ("shortest_edge", "longest_edge")}}
+    if hasattr(images, "crop_to_patches"):
+        return {name: getattr(images, name) for name in ("min_patches", "max_patches", "crop_to_patches")}
+    return {}
 
 
 def family(path: str | Path) -> str:

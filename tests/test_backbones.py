@@ -416,6 +416,8 @@ def test_a_batch_scored_in_chunks_and_rows_that_share_a_picture(policies):
         torch.testing.assert_close(features.vision, expected[row].vision)
         torch.testing.assert_close(features.image_states, expected[row].image_states, atol=1e-5, rtol=1e-4)
     assert [where for where, _ in by_size(expected)] == [[0], [1, 2]]
+    assert [where for where, _ in by_size(expected, 2 * 64 * 96)] == [[0], [1, 2]]
+    assert [where for where, _ in by_size(expected, 2 * 64 * 96 - 1)] == [[0], [1], [2]]
     assert tuple(stack(expected[1:]).pixels.shape) == (2, 3, 64, 96)
 
 

@@ -111,6 +111,47 @@ def test_masks_are_those_of_each_answer_alone(policy, kind):
             assert (likely != decode(one.mask)).mean() < 0.01  # float16
 
 
+@pytest.mark.parametrize("kind", ["box", "dsff"])
+def test_memory_is_bounded_and_the_masks_are_the_same(policy, kind, monkeypatch):
+    model, processor = policy
+    format = BoxFormat(mask_token=True)
+    painter = Painter(_decoder(kind, model, processor).eval(), model, processor, format)
+    asked = _asked(format, processor, 5)
+    together = painter.paint(*asked)
+    pictures, objects = [], []
+    decode_all = painter.decoder.decode
+    monkeypatch.setattr(painter.decoder, "decode", lambda *a: objects.append(len(a[1])) or decode_all(*a))
+    monkeypatch.setattr("rollouts.painter.PICTURES", 2)
+    monkeypatch.setattr("segmentation.decoders.fill.PIXELS", 1)
+    hook = model.model.visual.register_forward_hook(lambda *_: pictures.append(1))
+    try:
+        apart = painter.paint(*asked)
+    finally:
+        hook.remove()
+    assert len(pictures) == 3 and set(objects) == {1}
+    for one, other in zip(together, apart, strict=True):
+        assert isinstance(one, Found) and isinstance(other, Found)
+        for whole, part in zip(one.instances, other.instances, strict=True):
+            assert whole.mask is not None and part.mask is not None
+            assert (decode(whole.mask) != decode(part.mask)).mean() < 0.001  # batches move logits by rounding
+
+
+def test_processes_of_a_sharded_model_look_equally_often(policy, monkeypatch):
+    model, processor = policy
+    painter = Painter(_decoder("box", model, processor).eval(), model, processor, BoxFormat())
+    images = _asked(BoxFormat(), processor, 3)[3]
+    monkeypatch.setattr("rollouts.painter.PICTURES", 2)
+    monkeypatch.setattr("rollouts.painter.is_deepspeed_zero3_enabled", lambda: True)
+    passes = []
+    hook = model.model.visual.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        few, many = painter._look(images[:1], 6), painter._look(images, 6)
+    finally:
+        hook.remove()
+    assert (len(few), len(many), len(passes)) == (1, 3, 6)
+    torch.testing.assert_close(few[0].vision, many[0].vision)
+
+
 def test_a_picture_is_encoded_once_for_its_whole_group(policy):
     model, processor = policy
     format = BoxFormat()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,12 +87,20 @@ def _joined(maps: list[Tensor | None]) -> Tensor | None:
     return torch.cat(there) if there else None
 
 
-def by_size(features: Sequence[Features]) -> list[tuple[list[int], Features]]:
-    """Pictures gathered into as few batches as their sizes allow, each with the positions its pictures had."""
+def by_size(features: Sequence[Features], pixels: int | None = None) -> Iterator[tuple[list[int], Features]]:
+    """Pictures gathered into as few batches as their sizes allow, each with the positions its pictures had.
+
+    Args:
+        pixels: of all pictures of a batch, at most; a larger picture is a batch of its own. None: any number.
+    """
     groups: dict[tuple, list[int]] = {}
     for position, one in enumerate(features):
         groups.setdefault(one.size, []).append(position)
-    return [(where, stack([features[position] for position in where])) for where in groups.values()]
+    for positions in groups.values():
+        most = len(positions) if pixels is None else max(pixels // features[positions[0]].pixels[0, 0].numel(), 1)
+        for first in range(0, len(positions), most):
+            where = positions[first : first + most]
+            yield where, stack([features[position] for position in where])
 
 
 def projector_cells(vision: Tensor, how: Literal["replicate", "scan"]) -> Tensor:

@@ -14,6 +14,8 @@ from segmentation.decoders.mask_decoder import MaskDecoder, resize_logits
 from segmentation.masks import box, encode
 from segmentation.sample import Found, Instance, Prediction
 
+PIXELS = 1 << 21  # of the pictures that are encoded at once, and of the objects whose masks are made at once
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -37,9 +39,9 @@ class Answer:
 def fill(decoder: MaskDecoder, features: Sequence[Features], answers: Sequence[Answer]) -> list[Prediction]:
     """The answers' predictions with every mask made; `NoTarget`, `Invalid` and masks already there pass through.
 
-    Pictures are encoded once, those of one size together, however many answers are about them. An instance without a
-    box gets the one around its mask, which is (0, 0, 0, 0) if that is empty; `score` is the predicted IoU, where the
-    decoder predicts one.
+    Pictures are encoded once, those of one size together, however many answers are about them; `PIXELS` bounds the
+    memory, whatever a policy writes. An instance without a box gets the one around its mask, which is (0, 0, 0, 0) if
+    that is empty; `score` is the predicted IoU, where the decoder predicts one.
 
     Args:
         features: of each picture, a batch of one each (`Backbone.features`).
@@ -56,20 +58,21 @@ def fill(decoder: MaskDecoder, features: Sequence[Features], answers: Sequence[A
         if instance.mask is None
     ]
     made: dict[tuple[int, int], Instance] = {}
-    for where, batch in by_size(features):
+    for where, batch in by_size(features, PIXELS):
         position = {picture: row for row, picture in enumerate(where)}
         mine = [(at, order) for at, order in wanted if answers[at].picture in position]
         if not mine:
             continue
         state = decoder.encode_image(batch)
-        device = batch.pixels.device
-        index = torch.tensor([position[answers[at].picture] for at, _ in mine], device=device)
-        boxes = torch.tensor([_share(decoder, answers[at], order) for at, order in mine], device=device)  # (N, 4)
-        tokens = torch.stack([_token(answers[at], order) for at, order in mine]) if decoder.needs_token else None
-        logits, iou = decoder.decode(state, index, boxes if decoder.needs_box else None, tokens)
-        for row, (at, order) in enumerate(mine):
-            score = None if iou is None else float(iou[row].sigmoid())
-            made[at, order] = _painted(answers[at], order, logits[row], score)
+        device, most = batch.pixels.device, max(PIXELS // batch.pixels[0, 0].numel(), 1)
+        for some in (mine[first : first + most] for first in range(0, len(mine), most)):
+            index = torch.tensor([position[answers[at].picture] for at, _ in some], device=device)
+            boxes = torch.tensor([_share(decoder, answers[at], order) for at, order in some], device=device)  # (N, 4)
+            tokens = torch.stack([_token(answers[at], order) for at, order in some]) if decoder.needs_token else None
+            logits, iou = decoder.decode(state, index, boxes if decoder.needs_box else None, tokens)
+            for row, (at, order) in enumerate(some):
+                score = None if iou is None else float(iou[row].sigmoid())
+                made[at, order] = _painted(answers[at], order, logits[row], score)
     return [_with(answer.prediction, at, made) for at, answer in enumerate(answers)]
 
 
