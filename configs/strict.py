@@ -60,13 +60,17 @@ def build(target: Callable[..., T], values: Mapping[str, Any], /, *, where: str 
         target: a dataclass, class or function.
         values: the section, such as `cfg.trainer`, or a plain mapping.
         where: the section's own key, for messages; empty for the whole config.
-        given: arguments made at run time; they replace `values` of the same name and are not checked.
+        given: arguments made at run time, which are not checked; they take the place of a null of the same name.
 
     Raises:
-        ConfigError: a key is unknown, ill-typed or left out, or `target` itself raised a ValueError or OSError.
+        ConfigError: a key is unknown, ill-typed, left out or also given, or `target` itself raised a ValueError or
+            OSError.
     """
-    hints = _hints(target)
-    values = check(target, {key: value for key, value in plain(values).items() if key not in given}, where)
+    hints, values = _hints(target), plain(values)
+    for key in given:
+        if values.pop(key, None) is not None:
+            raise ConfigError(f"{_join(where, key)}: the command sets it itself, to {given[key]!r}; leave it out.")
+    values = check(target, values, where)
     arguments = {key: _make(hints.get(key, Any), value, _join(where, key)) for key, value in values.items()}
     try:
         inspect.signature(target).bind(**arguments, **given)

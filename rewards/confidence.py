@@ -21,8 +21,9 @@ def confidence(
 ) -> list[float | None]:
     """Mean over predicted boxes of `c` for those that hit a target and `1 - c` for the others.
 
-    `c` is the box's `score`; one that is written without is meant for sure (1), and the reward is then precision. A box
-    hits if it is matched to a target by an IoU over `above`.
+    `c` is the `confidence` that the text states; a box written without is meant for sure (1), and the reward is then
+    precision. What a decoder thinks of its mask (`score`) is no statement of the policy: a miss would be paid by it. A
+    box hits if it is matched to a target by an IoU over `above`.
 
     Range: 0..1; 0 for `NoTarget` and `Invalid`. None on samples without target. Source: the confidence reward of
     Visual-RFT (arXiv 2503.01785).
@@ -39,7 +40,7 @@ def confidence(
             return 0.0
         overlaps = pair(prediction, sample)
         hits = {box for box, target in hungarian(overlaps) if overlaps[box, target]}
-        sure = [1.0 if instance.score is None else instance.score for instance in prediction.instances]
+        sure = [1.0 if instance.confidence is None else instance.confidence for instance in prediction.instances]
         return sum(c if box in hits else 1 - c for box, c in enumerate(sure)) / len(sure)
 
     return [score(*row) for row in zip(predictions, samples, strict=True)]

@@ -57,6 +57,8 @@ def box_iou(
         raise ValueError(f"power={power} would pay a miss as much as a hit; set a positive one, such as 2.")
     if above is not None and not 0 <= above < 1:
         raise ValueError(f"above={above} is no overlap that can be exceeded; set it in 0..1, such as 0.5.")
+    if not graded and above is None:
+        raise ValueError("graded=false without above would pay every box 1; set above, such as 0.5.")
     sides = found.boxes, [target.box for target in sample.targets]
     match kind:
         case "iou":

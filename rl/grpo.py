@@ -65,17 +65,18 @@ def main(cfg: DictConfig) -> None:
     validation = make_validation(cfg, format, processor)
     # A sampled image token would break the forward pass of training; only vLLM must be told (R1-V#91).
     banned = {"logit_bias": dict.fromkeys(image_token_ids(cfg.model.path), -100.0)}
-    rollouts = configs.plain(cfg.rollouts)
+    settings, rollouts = configs.plain(cfg.trainer), configs.plain(cfg.rollouts)
+    generation = {**(settings.pop("generation_kwargs", None) or {}), **(banned if cfg.rollouts.use_vllm else {})}
     structured, time_limit = rollouts.pop("structured", 0), rollouts.pop("time_limit", 0.0)
     arguments = configs.build(
         GRPOConfig,
-        {**cfg.trainer, **rollouts},
+        {**settings, **rollouts},
         where="trainer",
         output_dir=cfg.output_dir,
         seed=cfg.seed,
         reward_weights=weights,
         vllm_structured_outputs_regex=format.regex(structured) if structured else None,
-        generation_kwargs=banned if cfg.rollouts.use_vllm else None,
+        generation_kwargs=generation or None,
         **training_arguments(),
         **(validation.arguments(first=resume is None) if validation else {}),
     )

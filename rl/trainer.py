@@ -153,6 +153,7 @@ class SegGRPOTrainer(WatchedTrainer):
         parts = [read_parts(*text, s, self.format) for text, s in zip(texts, samples, strict=True)]
         for row, prediction, sample, (text, _), part in zip(inputs, predictions, samples, texts, parts, strict=True):
             row["prediction"], row["text"], row["parts"] = prediction, text, part
+            row["regions"] = self.format.regions(sample)
             row["mask"] = prediction_mask(prediction, sample.height, sample.width)
         self._broken = self._log_states(predictions)
         try:
@@ -160,7 +161,7 @@ class SegGRPOTrainer(WatchedTrainer):
             return self._scores
         finally:
             for row in inputs:
-                del row["prediction"], row["text"], row["parts"], row["mask"]
+                del row["prediction"], row["text"], row["parts"], row["regions"], row["mask"]
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, *args, **kwargs
@@ -275,8 +276,10 @@ def _adapted(name: str, reward: Reward) -> Reward:
     """A reward of this project as TRL calls it; TRL takes the metric's name from `__name__`."""
 
     @wraps(reward)
-    def call(*, prediction: list, sample: list, mask: list, text: list, **columns: Any) -> list[float | None]:
-        return reward(predictions=prediction, samples=sample, masks=mask, texts=text, **columns)
+    def call(
+        *, prediction: list, sample: list, regions: list, mask: list, text: list, **columns: Any
+    ) -> list[float | None]:
+        return reward(predictions=prediction, samples=regions, masks=mask, texts=text, **columns)
 
     call.__name__ = name
     return call

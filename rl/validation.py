@@ -97,7 +97,8 @@ class Validation:
                 groups: list[Ranked] = gather_object(self._groups(trainer))
                 if trainer.accelerator.is_main_process:
                     self._draw(trainer, groups)
-        trainer._metrics["eval"].clear()  # of completions that are not training's
+        for kept in (trainer._metrics["eval"], trainer._pending_metrics, trainer._pending_extra_logs):
+            kept.clear()  # of completions that are not training's
         terms = sums(scored, self.protocol)
         if terms[self.metric] is None:
             raise ValueError(

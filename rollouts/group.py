@@ -49,7 +49,7 @@ def score(
     rows = [sample] * len(texts)
     given = {
         "predictions": predictions,
-        "samples": rows,
+        "samples": [policy.format.regions(sample)] * len(texts),
         "masks": [prediction_mask(one, sample.height, sample.width) for one in predictions],
         "texts": texts,
         "parts": [read_parts(policy.text(one), one.truncated, sample, policy.format) for one in completions],

@@ -44,6 +44,8 @@ def check_rollouts(args: GRPOConfig, freeze_vision: bool = True) -> None:
     vLLM on a CPU is one process's own engine: its weights cannot be cut up, sent over NCCL, or put to sleep. A server
     can be told to forget what it remembers of prompts, but not of pictures.
     """
+    if args.vllm_structured_outputs_regex and not args.use_vllm:
+        raise ValueError("rollouts.structured is vLLM's: choose rollouts=vllm, or rollouts.structured=0.")
     if args.use_vllm and args.vllm_mode == "server" and not freeze_vision:
         raise ValueError(
             "rollouts=vllm_server with model.freeze_vision=false: the server would go on with what the encoder saw "

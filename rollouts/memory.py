@@ -144,7 +144,8 @@ def parameters(
         model: on the meta device.
         freeze: its vision encoder.
         lora: `model.lora`, of which the rank counts; adapters are float32, as peft makes them.
-        added: tokens that are new to it: with LoRA, whole tables are trained for them (`rollouts.policy.new_rows`).
+        added: tokens that are new to it: with LoRA, whole tables are trained for them, in float32, too
+            (`rollouts.policy.new_rows`, `learn_in_float32`).
     """
     model = freeze_vision(model) if freeze else model
     whole = list(model.parameters())
@@ -158,7 +159,9 @@ def parameters(
                 trained.append(torch.empty(part.out_features, lora["r"]))
     if added:
         tables = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
-        trained += [torch.empty_like(one) for one in tables[: 1 if model.config.tie_word_embeddings else 2]]
+        trained += [
+            torch.empty(one.shape, device=one.device) for one in tables[: 1 if model.config.tie_word_embeddings else 2]
+        ]
     return whole + trained, trained
 
 

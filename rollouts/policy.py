@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from rollouts.device import under_fsdp
+from rollouts.device import under_deepspeed, under_fsdp
 from rollouts.vision_attention import batch_vision_attention
 from segmentation.processor import Processor as Processor
 from segmentation.processor import convention as convention
@@ -83,12 +83,20 @@ def add_tokens(model: Model, processor: Processor, tokens: tuple[str, ...]) -> i
     Rows that the embedding has to spare are used first (Qwen2.5-VL has 271), so that most models keep their size. A new
     row starts as the mean of the rows in use, so that it is neither likely nor unlikely. Tokens are ordinary ones, not
     special: decoding must never drop them.
+
+    Raises:
+        ValueError: new rows were to be written into a table of which this process holds a part.
     """
     tokenizer = processor.tokenizer
     used = len(tokenizer)
     added = tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
     if not added:
         return 0
+    if is_deepspeed_zero3_enabled():
+        raise ValueError(
+            f"{added} tokens of the format are new to the model, and under ZeRO-3 no process has the whole embedding; "
+            "warm-start with configs/launch/zero2.yaml or gpu8_ddp.yaml. GRPO may then use zero3.yaml."
+        )
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         resize_embeddings(model, len(tokenizer))
     with torch.no_grad():
@@ -110,6 +118,21 @@ def new_rows(added: int, tied: bool) -> dict[str, Any]:
     if not added:
         return {}
     return {"modules_to_save": ["embed_tokens"] if tied else ["embed_tokens", "lm_head"], "ensure_weight_tying": tied}
+
+
+def learn_in_float32(model: Model) -> None:
+    """Give what is trained beside a 16-bit base 32 bits: peft does so for adapters, not for tables of new tokens.
+
+    AdamW would round small updates of a bfloat16 table away. What the table gives out keeps the model's type, so that
+    activations stay as small as they were. ZeRO and FSDP2 keep a copy in float32 themselves.
+    """
+    dtype = model.config.dtype
+    if dtype not in (torch.bfloat16, torch.float16) or under_fsdp() or under_deepspeed():
+        return
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.to(dtype))
 
 
 def check_tokens(processor: Processor, tokens: tuple[str, ...], path: str | Path) -> None:

@@ -6,9 +6,9 @@ compressed COCO RLE (`segmentation.masks`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,28 @@ class Sample:
         return union([mask for mask in masks if mask is not None], self.height, self.width)
 
 
+def joined(sample: Sample, names: Sequence[str | None]) -> Sample:
+    """The sample with targets of one name as one region: the box around them, and their union.
+
+    Args:
+        names: of each target.
+    """
+    groups: dict[str | None, list[Target]] = {}
+    for name, target in zip(names, sample.targets, strict=True):
+        groups.setdefault(name, []).append(target)
+    if len(groups) == len(sample.targets):
+        return sample
+    regions = [replace(sample, targets=tuple(group)) for group in groups.values()]
+    return replace(sample, targets=tuple(Target(_around(one), one.mask, one.targets[0].label) for one in regions))
+
+
+def _around(sample: Sample) -> Box:
+    corners = np.array([target.box for target in sample.targets])
+    x1, y1 = corners[:, :2].min(0).tolist()
+    x2, y2 = corners[:, 2:].max(0).tolist()
+    return x1, y1, x2, y2
+
+
 @dataclass(frozen=True, slots=True)
 class Question(Sample):
     """A question about an image that is answered in words (VQA): `expression` asks, `answer` is the right answer.
@@ -81,8 +103,9 @@ class Instance:
 
     `box` is None where the text says none (a segmentation token), until a decoder has made the mask. `mask` is None
     until then, or where boxes are all that is predicted. `point` is a position `(x, y)` on the object, where the format
-    has one. `probability` is `(h, w)` float16, how likely each cell of the image is foreground, where a trained decoder
-    made the mask.
+    has one. `confidence` is how sure the text says it is, 0..1, where a format has that; `score` is the IoU that the
+    mask's maker predicts of it. `probability` is `(h, w)` float16, how likely each cell of the image is foreground,
+    where a trained decoder made the mask.
     """
 
     box: Box | None
@@ -91,6 +114,7 @@ class Instance:
     score: float | None = None
     point: tuple[float, float] | None = None
     probability: np.ndarray | None = field(default=None, compare=False, repr=False)
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from configs.terminal import first_rank
 from segmentation.backbones import Features
 from sft.view import View, Viewer
 
@@ -38,7 +39,8 @@ class FeatureCache:
     Args:
         folder: made if it is not there.
         made_by: what the views depend on besides picture and text (`made_by`).
-        rows: how many rows there may be, for the size that is printed before the first is written.
+        rows: how many rows there may be, for the size that is printed before the first is written. It is the most
+            there can be: rows may share pictures.
 
     Raises:
         ValueError: the folder holds what another policy, or other layers of it, saw.
@@ -71,11 +73,7 @@ class FeatureCache:
         return View(features, load_file(files[1])["tokens"] if text else None)
 
     def write(self, key: Key, view: View) -> None:
-        """Keep a row's view.
-
-        Raises:
-            ValueError: all rows together would not fit the disk.
-        """
+        """Keep a row's view."""
         features = view.features
         maps = {f"vision.{level}": map_ for level, map_ in enumerate(features.vision)} | {"pixels": features.pixels}
         more = {name: getattr(features, name) for name in ("image_states", "projected", "projected_fine")}
@@ -95,12 +93,14 @@ class FeatureCache:
         if self._announced:
             return
         self._announced = True
+        if not first_rank():
+            return
+        there = sum(file.stat().st_size for file in self.folder.rglob("*.safetensors"))
         free, most = shutil.disk_usage(self.folder).free, size * self.rows
         said = f"cache={self.folder}: {size / 1e6:.2f} MB a row, at most {most / GB:.1f} GB for {self.rows} rows"
-        if most > free:
-            raise ValueError(f"{said}, and {free / GB:.1f} GB are free. Set cache=null, or train on fewer samples.")
-        if os.environ.get("RANK", "0") == "0":
-            print(f"{said}; {free / GB:.1f} GB are free", flush=True)
+        print(f"{said}; {there / GB:.1f} GB are there, {free / GB:.1f} GB are free", flush=True)
+        if most - there > free:
+            print("warning: it may not fit; a full disk ends the run, which resume=true continues.", flush=True)
 
 
 def row_key(picture: Image.Image, text: str) -> Key:

@@ -114,6 +114,7 @@ class MaskTrainer(Trainer):
         self.mask_model.decoder.save_pretrained(best)
         if self.mask_model.policy is not None:
             self.mask_model.policy.save_pretrained(best / "policy")
+            self.mask_model.viewer.processor.save_pretrained(best / "policy")
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         self.mask_model.save(output_dir or self.args.output_dir or "")

@@ -56,8 +56,8 @@ def save_policy(
         base: Model = model.get_base_model() if isinstance(model, PeftModel) else model
         base.save_pretrained(part, state_dict=dict(weights))
     else:
-        plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
-        plain.save_pretrained(part)
+        plain: Model = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        plain.to(plain.config.dtype).save_pretrained(part)  # tables of new tokens were trained in float32
     processor.save_pretrained(part)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)  # of a run that was killed right here

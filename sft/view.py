@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
@@ -97,7 +98,10 @@ class Viewer:
         """Each row's view by a policy in training, and the cross-entropy of the answers."""
         given, sizes, labels = _apart(inputs)
         with self.backbone.record() as recording:
-            loss = policy(**given, labels=labels, use_cache=False).loss
+            self.backbone.inner(**given, use_cache=False)
+        answered = labels[:, 1:] != -100  # by the state before it; logits of prompts and pictures are not made
+        logits = policy.get_output_embeddings()(recording.states[:, :-1][answered])
+        loss = F.cross_entropy(logits.float(), labels[:, 1:][answered])
         return self._views(recording, given, sizes, labels), loss
 
     def _views(

@@ -21,6 +21,7 @@ from rollouts.policy import (
     add_tokens,
     freeze_vision,
     image_frame,
+    learn_in_float32,
     load_model,
     new_rows,
     restore,
@@ -66,6 +67,7 @@ def main(cfg: DictConfig) -> None:
         peft_config=make_lora(cfg.model.lora, **new_rows(added, model.config.tie_word_embeddings)),
         callbacks=[MarkWhole()],
     )
+    learn_in_float32(trainer.model)
     trainer.create_model_card = lambda *_, **__: None  # TRL's knows neither base nor format: `sft.card` writes one
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)

@@ -40,12 +40,13 @@ class Preset:
         """What each reward pays a completion, as the trainer would ask it."""
         prediction = read(text, truncated, sample, self.format, FilledBox())
         mask = prediction_mask(prediction, sample.height, sample.width)
+        meant = self.format.regions(sample)
         columns = {
             "texts": [text],
             "parts": [read_parts(text, truncated, sample, self.format)],
             "completion_ids": [list(text.encode(errors="replace"))],
         }
-        paid = {name: reward([prediction], [sample], [mask], **columns)[0] for name, reward in self.rewards.items()}
+        paid = {name: reward([prediction], [meant], [mask], **columns)[0] for name, reward in self.rewards.items()}
         return paid if not isinstance(prediction, Invalid) else self._broken(paid)
 
     def _broken(self, paid: dict[str, float | None]) -> dict[str, float | None]:

@@ -188,8 +188,10 @@ def test_build_makes_what_the_annotations_ask_for():
     assert made == Outer("a", Inner(3), "image", (2, 3), Path("data"), {"_target_": "kept.as.it.is"})
 
 
-def test_build_takes_run_time_arguments_before_the_section():
-    assert configs.build(Outer, {"name": "a", "raw": None}, name="b", raw={1: 2}) == Outer("b", raw={1: 2})
+def test_run_time_arguments_take_the_place_of_null_and_of_nothing_else():
+    assert configs.build(Outer, {"raw": None}, name="b", raw={1: 2}) == Outer("b", raw={1: 2})
+    with pytest.raises(configs.ConfigError, match=r"o\.name: the command sets it itself, to 'b'; leave it out"):
+        configs.build(Outer, {"name": "a"}, where="o", name="b")
 
 
 @pytest.mark.parametrize(

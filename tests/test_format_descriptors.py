@@ -142,8 +142,18 @@ def test_a_prefix_keeps_the_rows_before_the_break():
 
 def test_too_many_labels_are_invalid():
     text = "<seg>a *1| b *1\n c *2\n</seg>"
-    assert len(found(DescriptorFormat(2, max_instances=3), text).instances) == 3
-    assert isinstance(DescriptorFormat(2, max_instances=2).parse(text, H, W), Invalid)
+    assert len(found(DescriptorFormat(2, labels="target", max_instances=3), text).instances) == 3
+    assert isinstance(DescriptorFormat(2, labels="target", max_instances=2).parse(text, H, W), Invalid)
+
+
+def test_of_a_phrase_all_labels_are_one_region():
+    (whole,) = found(DescriptorFormat(2, resize="nearest"), "<seg>a *1| b *1\n others *1| c *1\n</seg>").instances
+    assert whole.mask is not None and masks.area(whole.mask) == 3 * H * W // 4
+    two = sample(target(0, 0, 10, 20, "dog"), target(20, 40, 40, 80, "cat"), target(30, 0, 40, 10, "dog"))
+    (region,) = DescriptorFormat(2).regions(two).targets
+    assert region.box == (0, 0, 80, 40) and region.mask == two.mask
+    dogs, cat = DescriptorFormat(2, labels="target").regions(two).targets
+    assert (dogs.box, dogs.label, cat) == ((0, 0, 20, 40), "dog", two.targets[1])
 
 
 @pytest.mark.parametrize(

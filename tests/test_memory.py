@@ -15,7 +15,7 @@ from trl.trainer import utils as trl_utils
 from rollouts import footprint, memory
 from rollouts.architectures import architecture, image_tokens, on_meta
 from rollouts.estimate import GIB, Estimate, Part, show
-from rollouts.policy import freeze_vision, load_model, new_rows
+from rollouts.policy import freeze_vision, learn_in_float32, load_model, new_rows
 from rollouts.sections import make_lora
 from tests.runs import BASE, ROOT
 
@@ -41,6 +41,7 @@ def test_weights_gradients_and_adamw_are_exact(path, dtype, lora, added):
         adapter = make_lora(lora, **new_rows(added, model.config.tie_word_embeddings))
         assert adapter
         model = get_peft_model(model, adapter)
+        learn_in_float32(model)
     parameters = list(model.parameters())
     learned = [one for one in parameters if one.requires_grad]
     assert footprint.weights(counted) == sum(one.numel() * one.element_size() for one in parameters)
@@ -85,6 +86,7 @@ def test_activations_are_within_a_quarter(path, dtype, lora):
         adapter = make_lora(lora)
         assert adapter
         model = get_peft_model(model, adapter)
+        learn_in_float32(model)
     element = getattr(torch, dtype).itemsize
     per_token = footprint.layer(stack, bool(lora), element, rank=lora["r"] if lora else 0)
     measured = kept(model, tokens)

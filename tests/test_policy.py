@@ -14,6 +14,7 @@ from rollouts.policy import (
     freeze_vision,
     image_frame,
     image_token_ids,
+    learn_in_float32,
     load_model,
     load_processor,
     new_rows,
@@ -22,7 +23,7 @@ from rollouts.policy import (
 from rollouts.sections import make_lora
 from segmentation.boxes import Relative, ResizedPixels
 from segmentation.formats import BrickFormat
-from sft.merge import merge, read_arguments
+from sft.merge import merge, read_arguments, save_policy
 from sft.small_base.build import FAMILIES
 from tests.test_backbones import internvl
 
@@ -99,6 +100,42 @@ def test_a_merged_adapter_knows_the_tokens_it_was_taught(folders, tmp_path, spar
     with torch.no_grad():
         expected, found = taught(input_ids=ids).logits, load_model(merged, "float32")(input_ids=ids).logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])  # with a tied head, and with one of its own
+def test_tables_of_new_tokens_are_learned_in_float32(folders, tmp_path, family):
+    if family == "internvl":
+        torch.manual_seed(0)
+        model, processor = internvl()
+        model.save_pretrained(tmp_path / "base")
+        processor.save_pretrained(tmp_path / "base")
+    base = tmp_path / "base" if family == "internvl" else folders[family]
+    model, processor = load_model(base, "bfloat16"), load_processor(base)
+    added = add_tokens(model, processor, ("<new>",))
+    lora = make_lora({"r": 4, "lora_alpha": 8}, **new_rows(added, model.config.tie_word_embeddings))
+    assert lora is not None
+    taught: Any = get_peft_model(model, lora)
+    learn_in_float32(taught)
+    trained = [one for one in taught.parameters() if one.requires_grad]
+    assert {one.dtype for one in trained} == {torch.float32}
+    table = taught.get_input_embeddings().modules_to_save["default"].weight
+    row = processor.tokenizer.convert_tokens_to_ids("<new>")
+    before = table[row].detach().clone()
+    states = []
+    layer = (
+        taught.get_base_model()
+        .model.language_model.layers[0]
+        .register_forward_hook(lambda module, args, output: states.append(args[0].dtype))
+    )
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            taught(input_ids=torch.tensor([[row, 5, row]]), labels=torch.tensor([[row, 5, row]])).loss.backward()
+        torch.optim.AdamW(trained, lr=1e-6).step()  # far below what bfloat16 can tell from the weight
+    layer.remove()
+    assert set(states) == {torch.bfloat16}
+    assert ((table[row] != before).float().mean() > 0.9).item()
+    saved = load_model(save_policy(taught, processor, tmp_path / "policy"), "auto")
+    assert {one.dtype for one in saved.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -25,9 +25,9 @@ B: Box = (10.0, 10.0, 20.0, 20.0)
 FRAME = [840, 840]  # 42 units a pixel of the 20 x 20 pictures here
 
 
-def found(*boxes: Box, points=None, scores=None, size: int = 20) -> Found:
-    rows = zip(boxes, points or [None] * len(boxes), scores or [None] * len(boxes), strict=True)
-    return Found(tuple(Instance(b, masks.from_box(b, size, size), point=p, score=s) for b, p, s in rows))
+def found(*boxes: Box, points=None, confidences=None, size: int = 20) -> Found:
+    rows = zip(boxes, points or [None] * len(boxes), confidences or [None] * len(boxes), strict=True)
+    return Found(tuple(Instance(b, masks.from_box(b, size, size), point=p, confidence=c) for b, p, c in rows))
 
 
 def pay(reward, prediction, sample: Sample, **options) -> float | None:
@@ -181,11 +181,12 @@ def test_count_is_the_smaller_over_the_larger():
 
 
 def test_confidence_is_of_hits_and_of_misses():
-    two = found(A, B, scores=[0.9, 0.4])
+    two = found(A, B, confidences=[0.9, 0.4])
     assert pay(confidence, two, on(A)) == pytest.approx((0.9 + 0.6) / 2)
     assert pay(confidence, two, on(A, B)) == pytest.approx((0.9 + 0.4) / 2)
     assert pay(confidence, found(A, B), on(A)) == 0.5  # written without: precision
     assert pay(confidence, found((0.0, 0.0, 10.0, 5.0)), on(A)) == 0.0  # an IoU of 0.5 is not over it
+    assert pay(confidence, Found((Instance(B, score=0.05),)), on(A)) == 0.0  # a decoder's doubt pays no miss
 
 
 HALF: Box = (0.0, 0.0, 2.0, 4.0)  # of 4 x 4 pixels

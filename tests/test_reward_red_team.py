@@ -15,7 +15,7 @@ import pytest
 
 from rewards import __file__ as rewards_file
 from segmentation.boxes import Box
-from segmentation.formats import BrickFormat, Format, Reasoning
+from segmentation.formats import BoxFormat, BrickFormat, DescriptorFormat, Format, Reasoning, SegTokenFormat
 from segmentation.sample import Sample
 from tests.reward_presets import FORMATS, SIZE, Preset, asked, preset
 
@@ -181,6 +181,21 @@ def test_the_honest_answer_wins_and_no_other_reaches_half_but_the_known(case: st
     worst = {adversary: max(kinds.values()) for adversary, kinds in percent(case).items()}
     assert max(worst.values()) < 100
     assert {adversary: round(share) for adversary, share in worst.items() if round(share) > 50} == HOLES.get(case, {})
+
+
+@pytest.mark.parametrize("boxes", [(SMALL, OTHER), (LARGE, WRONG[1]), (*WRONG, LARGE)])
+def test_where_all_objects_are_one_region_the_right_text_earns_everything(boxes: tuple[Box, ...]):
+    paid, sample = preset("default", DescriptorFormat(resize="nearest")), asked(*boxes)
+    honest = paid.total(paid.format.encode(sample), sample)
+    assert honest == pytest.approx(_all(paid, True), abs=1e-3)
+    for box in boxes:
+        assert paid.total(paid.format.encode(asked(box)), sample) < 0.9 * honest
+    labels = iter("abc")
+    split = re.sub(r"the red cup", lambda _: next(labels, "c"), paid.format.encode(sample))
+    assert "a *" in split and paid.total(split, sample) == honest
+    assert SegTokenFormat().regions(sample) == paid.format.regions(sample)
+    for each in (BoxFormat(), BrickFormat(), Reasoning(BoxFormat())):
+        assert each.regions(sample) is sample
 
 
 def test_a_hundred_thousand_characters_cost_no_time():

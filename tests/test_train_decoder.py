@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 import configs
-from rollouts.policy import add_tokens, load_model, load_processor
+from rollouts.policy import LANGUAGE_LINEARS, add_tokens, load_model, load_processor
 from segmentation import masks
+from segmentation.backbones import make_backbone
 from segmentation.data.scenes import Scenes
-from segmentation.decoders import BoxGuidedDecoder
+from segmentation.decoders import BoxGuidedDecoder, DSFFDecoder
 from segmentation.decoders.load import load_decoder
 from segmentation.formats import BoxFormat, BrickFormat, SegTokenFormat
 from segmentation.formats.base import left_to_right
@@ -26,6 +28,7 @@ from sft.decoder_boxes import jitter, own_boxes
 from sft.decoder_setup import check_format, evenly
 from sft.merge import save_policy
 from sft.train_decoder import main
+from sft.view import Viewer
 from tests.runs import BASE, launch
 
 QUICK = [
@@ -129,11 +132,23 @@ def test_joint_training_leaves_a_merged_policy(train, policy):
     ]
     assert changed and all("language_model" in name for name in changed)
     assert (folder / "best" / "policy" / "adapter_model.safetensors").exists()
+    assert "[SEG]" in load_processor(folder / "best" / "policy").tokenizer.get_vocab()
     assert (folder / "checkpoint-4" / "policy" / "adapter_model.safetensors").exists()
     shutil.rmtree(folder / "policy")
     train(*chosen, "resume=true")
     again = load_model(folder / "policy", "float32")  # nothing was left to do but to save
     assert all(torch.equal(new, old) for new, old in zip(again.parameters(), merged.parameters(), strict=True))
+
+
+def test_the_loss_of_the_text_is_the_models_own(policy):
+    model, processor = load_model(policy, "float32").eval(), load_processor(policy)
+    spec = make_backbone(model, processor).spec
+    viewer = Viewer(model, processor, DSFFDecoder(spec.llm_dim, spec.vision_dims[0], spec=spec), SegTokenFormat())
+    inputs = viewer.inputs(list(Scenes("train", length=6)))
+    policy_of = get_peft_model(model, LoraConfig(target_modules=LANGUAGE_LINEARS, init_lora_weights=False)).eval()
+    _, loss = viewer.read(policy_of, inputs)
+    inputs.pop("image_sizes")
+    torch.testing.assert_close(loss, policy_of(**inputs).loss, atol=1e-5, rtol=1e-5)
 
 
 def test_checkpointing_the_policy_changes_no_loss(train):

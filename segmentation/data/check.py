@@ -165,11 +165,19 @@ class Opened(Samples):
         return len(self.samples)
 
     def sample(self, index: int) -> Sample:
-        """The sample of that index with its picture read, or with `skip` the next that can be. Raises BrokenImage."""
+        """The sample of that index with its picture read. Raises BrokenImage.
+
+        With `skip` the next that can be read, and has a target if that one had: shares of no target stay as they are.
+        """
+        targeted: bool | None = None
         for step in range(len(self)):
             sample, row = None, (index + step) % len(self)
             try:
                 sample = self.samples[row]
+                if targeted is None:
+                    targeted = bool(sample.targets)
+                elif bool(sample.targets) != targeted:
+                    continue
                 return dataclasses.replace(sample, image=open_image(sample))
             except BrokenImage as error:
                 if self.on_error == "raise":
@@ -177,7 +185,8 @@ class Opened(Samples):
                 # Some datasets need the image to make the sample at all (its size is nowhere else).
                 name, file = (sample.id, str(sample.image)) if sample else (f"number {row}", str(error))
                 self._skip(name, file, str(error))
-        raise BrokenImage(f"none of the {len(self)} samples has an image that can be read; check data.root.")
+        alike = "" if targeted is None else f" {'with' if targeted else 'without'} a target"
+        raise BrokenImage(f"none of the {len(self)} samples{alike} has an image that can be read; check data.root.")
 
     def _skip(self, name: str, file: str, reason: str) -> None:
         self.skipped[name] = reason

@@ -63,6 +63,10 @@ class Format(Protocol):
         """What a completion says about an image of `height` x `width` original pixels."""
         ...
 
+    def regions(self, sample: Sample) -> Sample:
+        """The sample as a right text names it, for rewards: what is one region there is one target."""
+        ...
+
     def regex(self, max_instances: int) -> str:
         """The language of `encode`, as near as a regular expression gets: no lookaround, no backreferences."""
         ...

@@ -154,6 +154,10 @@ class BoxFormat:
         point = read_point(numbers[4:], height, width, self.convention) if self.point else None
         return item.end(), Instance(box, label=label, point=point)
 
+    def regions(self, sample: Sample) -> Sample:
+        """The sample: a text names each object."""
+        return sample
+
     def regex(self, max_instances: int) -> str:
         """What `encode` can write, for structured decoding.
 

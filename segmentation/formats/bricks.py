@@ -196,6 +196,10 @@ class BrickFormat:
             return grid
         return Instance(box, self.code.draw(grid, box, height, width), label[0] if label else None)
 
+    def regions(self, sample: Sample) -> Sample:
+        """The sample: a text names each object."""
+        return sample
+
     def regex(self, max_instances: int) -> str:
         """What `encode` can write, for structured decoding, but for three things that must be counted.
 

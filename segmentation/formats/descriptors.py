@@ -22,7 +22,7 @@ from segmentation.boxes import Box
 from segmentation.decoders.bricks import decode_grid, encode_grid
 from segmentation.formats.base import BLANKS, OnBroken, invalid, one_of, plain, salvaged, unexpected, up_to
 from segmentation.masks import RLE, Resize
-from segmentation.sample import Found, Instance, Invalid, NoTarget, Prediction, Sample
+from segmentation.sample import Found, Instance, Invalid, NoTarget, Prediction, Sample, joined
 
 RunLength = Literal["row", "image", "none"]
 OTHERS = "others"
@@ -46,8 +46,9 @@ class DescriptorFormat:
     - A grid of `others` alone says that nothing in the image is meant, as in the published gRefCOCO data.
     - A row is complete: the runs of each sum to `grid` (`rle="image"`: all together to its square). Anything else, and
       any text around the tags, makes the text Invalid, where the published reader pads, cuts, or returns an empty mask.
-    - Targets of one label are one region, as published; `labels="target"` names each by its own label, for semantic
-      segmentation, and where targets overlap the smaller is seen.
+    - All targets are one region, as published, and so is all that is read as another label than `others`;
+      `labels="target"` names each by its own label, for semantic segmentation: those of one label are one region, and
+      where targets overlap the smaller is seen.
     - A label is written without `|`, `*`, `<`, `>`, `"`, `\\`; one that would read as background, as "the others".
     - Down to cells: the pixel under the centre. An object too small for that keeps every cell it touches.
 
@@ -58,7 +59,7 @@ class DescriptorFormat:
         resize: `bilinear` (> 0.5), or `nearest`, as published.
         varied: choose among several wordings of the question, by the expression; off, all are the first.
         on_broken: `invalid`, or `prefix` to keep the rows before the break (`segmentation.formats.base.Format`).
-        max_instances: a text with more labels is Invalid.
+        max_instances: with `labels="target"`, a text with more labels is Invalid.
     """
 
     new_tokens = ("<seg>", "</seg>")
@@ -185,15 +186,16 @@ class DescriptorFormat:
         return cells, None
 
     def _paint(self, rows: list[list[str]], height: int, width: int) -> list[Instance]:
-        """One instance for each label but `others`; rows that are missing are background."""
+        """One instance for each label but `others`, or for all; rows that are missing are background."""
         number = {OTHERS: 0}
         cells = np.zeros((self.grid, self.grid), dtype=np.intp)
         for row, labels in enumerate(rows):
             cells[row] = [number.setdefault(label, len(number)) for label in labels]
         whole = (0.0, 0.0, float(width), float(height))
         instances = []
-        for label, index in list(number.items())[1 : self.max_instances + 2]:
-            grid = cells == index
+        apart = list(number.items())[1 : self.max_instances + 2]
+        for label, index in apart[:1] if self.labels == "phrase" else apart:
+            grid = cells > 0 if self.labels == "phrase" else cells == index
             mask = decode_grid(grid, whole, height, width, self.resize)
             box = masks.box(mask) or self._around(grid, height, width)
             instances.append(Instance(box, mask, label))
@@ -204,6 +206,11 @@ class DescriptorFormat:
         y, x = np.nonzero(grid)
         across, down = width / self.grid, height / self.grid
         return x.min() * across, y.min() * down, (x.max() + 1) * across, (y.max() + 1) * down
+
+    def regions(self, sample: Sample) -> Sample:
+        """The sample with targets of one label as one."""
+        phrase = self.labels == "phrase"
+        return joined(sample, [None if phrase else _label(target.label or "") for target in sample.targets])
 
     def regex(self, max_instances: int) -> str:
         """What `encode` can write, for structured decoding; that a row sums to `grid` must be counted."""

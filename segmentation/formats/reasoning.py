@@ -103,6 +103,10 @@ class Reasoning:
             return answer
         return Invalid(_PLACE.sub(lambda place: f"at character {int(place[1]) + at}", answer.reason))
 
+    def regions(self, sample: Sample) -> Sample:
+        """The sample as an answer names it."""
+        return self.format.regions(sample)
+
     def regex(self, max_instances: int) -> str:
         """What `encode` can write, with any thought of at most `longest` characters, free of `<`."""
         return rf"<think>[^<]{{0,{self.longest}}}</think><answer>{self.format.regex(max_instances)}</answer>"

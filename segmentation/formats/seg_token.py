@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 from segmentation.formats.base import BLANKS, OnBroken, Pieces, invalid, plain
-from segmentation.sample import Found, Instance, NoTarget, Prediction, Sample
+from segmentation.sample import Found, Instance, NoTarget, Prediction, Sample, joined
 
 TOKENS = ("[SEG]", "[REJ]")
 _TOKEN = (" or ".join(TOKENS), r"\[(SEG|REJ)\]")
@@ -52,6 +52,10 @@ class SegTokenFormat:
         start = len(text) - len(text.lstrip(BLANKS))
         said = _ONE.match(text.rstrip(BLANKS), start)
         return _prediction(said[1]) if said else _ONE.missing(text.rstrip(BLANKS), start)
+
+    def regions(self, sample: Sample) -> Sample:
+        """The sample with all targets as one."""
+        return joined(sample, [None] * len(sample.targets))
 
     def regex(self, max_instances: int) -> str:
         """The two sentences."""
