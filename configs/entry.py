@@ -240,10 +240,14 @@ def explained(error: Exception) -> ConfigError:
             return unknown(f"choice of {group}", name, choices)
     cause = error.__cause__ or error
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key and cause.parent_node is not None:
-        explained = unknown("key", cause.full_key, _keys(cause.parent_node._get_root()))
+        keys = [*_keys(cause.parent_node._get_root())]
+        section = cause.full_key.rpartition(".")[0]
+        explained = unknown("key", cause.full_key, [key for key in keys if key.startswith(f"{section}.")] or keys)
         if "." in cause.full_key:  # it may still be a parameter that the section's file leaves at its default
             explained = ConfigError(f"{explained} A key that is in no file is added with a plus: +{cause.full_key}=...")
         return explained
+    if group := re.match(r"Could not override '([^']+)'", str(error)):
+        return ConfigError(f"unknown key '{group[1]}': no group of this command; --help lists them.")
     return ConfigError(str(error))
 
 

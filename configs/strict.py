@@ -33,6 +33,8 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> ConfigError:
     valid = sorted(valid)
     if not valid:
         return ConfigError(f"unknown {kind} '{name}'; none is valid here.")
+    if longer := [one for one in valid if one.startswith(f"{name}_")]:  # refcoco: refcoco_val, refcoco_testA
+        return ConfigError(f"unknown {kind} '{name}'; valid are {', '.join(longer[:8])}{', ...' * (len(longer) > 8)}.")
     listed = f" (of {', '.join(valid)})" if len(valid) <= 12 else ""
     near = nearest(name, valid)
     if listed and SequenceMatcher(None, name, near).ratio() < 0.4:  # like none
