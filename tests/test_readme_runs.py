@@ -43,6 +43,8 @@ CANNOT = {  # what in a command says that it cannot be run here: why
     r"make (test|setup)": "it runs these tests, or has made the environment that does",
     r"install -e": "it would change the environment of these tests",
     r"--num_processes 8|zero2\.yaml": "several GPUs; tests/test_distributed.py runs ZeRO-2 on two processes",
+    r"nodes2\.yaml": "two nodes",
+    r"trainer=decoder_released": "17 M parameters on a released model; tests/test_train_decoder.py trains small ones",
     r"push_to_hub=": "it uploads to the hub; tests/test_card.py looks at what it would",
     r"serve\.py": "it waits for someone who asks; tests/test_serve_browser.py does",
     r"rollouts\.parity": "two engines of vLLM; tests/test_parity.py runs it",
@@ -54,7 +56,7 @@ SHORTENED = {  # what in a command: what is typed behind it
     r"rl/grpo\.py": "rollouts=transformers ++trainer.max_steps=2 ++trainer.per_device_train_batch_size=8 "
     "++trainer.num_generations=4 ++trainer.max_completion_length=16",
     r"rl/grpo\.py(?!.*grpo_lora)": "++trainer.steps_per_generation=1",
-    r"trainer=\w+_lora": "++trainer.gradient_accumulation_steps=1",
+    r"(rl|sft)/.*(trainer=\w+_lora|recipe=)": "++trainer.gradient_accumulation_steps=1",
     r"sft/train_decoder\.py": "++trainer.max_steps=2 ++trainer.per_device_train_batch_size=4 ++trainer.eval_steps=2 "
     "++trainer.save_steps=2 val_samples=8",
     r"evaluate\.py|predict\.py": "max_tokens=16",
@@ -63,8 +65,8 @@ SHORTENED = {  # what in a command: what is typed behind it
     r"benchmark=scenes_val": "benchmark.length=8",
     r"parts\.scenes_val\.length": "benchmark.parts.scenes_val.length=8",
     r"engine=vllm": "engine=transformers",
-    r"model=qwen": "model.max_pixels=null",
-    r"model=qwen(?!.*model\.path=)": "model.path=sft/small_base/model",
+    r"(rl|sft|evaluation)/.*(model|recipe)=qwen": "model.max_pixels=null",
+    r"(rl|sft|evaluation)/.*(model|recipe)=qwen(?!.*model\.path=)": "model.path=sft/small_base/model",
     r"rl/ablate\.py": "dry_run=true measure=0",  # what it starts is tests/test_ablate_sweep.py's
     r"pretrain\.py": "--steps 2 --vision-steps 2 --batch 2",
     # short as they are
