@@ -62,16 +62,17 @@ def build(target: Callable[..., T], values: Mapping[str, Any], /, *, where: str 
         target: a dataclass, class or function.
         values: the section, such as `cfg.trainer`, or a plain mapping.
         where: the section's own key, for messages; empty for the whole config.
-        given: arguments made at run time, which are not checked; they take the place of a null of the same name.
+        given: arguments made at run time, which are not checked; `values` may say the same, or null.
 
     Raises:
         ConfigError: a key is unknown, ill-typed, left out or also given, or `target` itself raised a ValueError or
             OSError.
     """
     hints, values = _hints(target), plain(values)
-    for key in given:
-        if values.pop(key, None) is not None:
-            raise ConfigError(f"{_join(where, key)}: the command sets it itself, to {given[key]!r}; leave it out.")
+    for key, made in given.items():
+        said = values.pop(key, None)
+        if said is not None and not (type(said) is type(made) and said == made):
+            raise ConfigError(f"{_join(where, key)}: the command sets it itself, to {made!r}; leave it out.")
     values = check(target, values, where)
     arguments = {key: _make(hints.get(key, Any), value, _join(where, key)) for key, value in values.items()}
     try:

@@ -120,13 +120,18 @@ def new_rows(added: int, tied: bool) -> dict[str, Any]:
     return {"modules_to_save": ["embed_tokens"] if tied else ["embed_tokens", "lm_head"], "ensure_weight_tying": tied}
 
 
+def loaded_dtype(model: Model) -> torch.dtype:
+    """What the model was loaded in, whatever was made of parts of it since; saving turns the config's into text."""
+    return getattr(torch, str(model.config.dtype).removeprefix("torch."))
+
+
 def learn_in_float32(model: Model) -> None:
     """Give what is trained beside a 16-bit base 32 bits: peft does so for adapters, not for tables of new tokens.
 
     AdamW would round small updates of a bfloat16 table away. What the table gives out keeps the model's type, so that
     activations stay as small as they were. ZeRO and FSDP2 keep a copy in float32 themselves.
     """
-    dtype = model.config.dtype
+    dtype = loaded_dtype(model)
     if dtype not in (torch.bfloat16, torch.float16) or under_fsdp() or under_deepspeed():
         return
     for parameter in model.parameters():

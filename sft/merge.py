@@ -36,7 +36,7 @@ from torch import Tensor
 from trl.distributed import DistributedBackend
 
 from rollouts.plain_weights import whole_state
-from rollouts.policy import Model, Processor, load_model, load_processor, resize_embeddings
+from rollouts.policy import Model, Processor, load_model, load_processor, loaded_dtype, resize_embeddings
 from segmentation.data.check import Opened
 
 
@@ -57,7 +57,7 @@ def save_policy(
         base.save_pretrained(part, state_dict=dict(weights))
     else:
         plain: Model = model.merge_and_unload() if isinstance(model, PeftModel) else model
-        plain.to(plain.config.dtype).save_pretrained(part)  # tables of new tokens were trained in float32
+        plain.to(loaded_dtype(plain)).save_pretrained(part)  # tables of new tokens were trained in float32
     processor.save_pretrained(part)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)  # of a run that was killed right here

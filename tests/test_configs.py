@@ -190,6 +190,7 @@ def test_build_makes_what_the_annotations_ask_for():
 
 def test_run_time_arguments_take_the_place_of_null_and_of_nothing_else():
     assert configs.build(Outer, {"raw": None}, name="b", raw={1: 2}) == Outer("b", raw={1: 2})
+    assert configs.build(Outer, {"name": "b"}, name="b") == Outer("b")
     with pytest.raises(configs.ConfigError, match=r"o\.name: the command sets it itself, to 'b'; leave it out"):
         configs.build(Outer, {"name": "a"}, where="o", name="b")
 
