@@ -132,6 +132,7 @@ def test_every_preset_can_be_made(path):
 
 def test_rewards_get_what_the_trainer_has():
     call = _adapted("one", non_repeat)
-    rows = {"prediction": [NoTarget()], "sample": [SAMPLE], "mask": [None], "text": ["A. A. A."], "parts": [None]}
+    rows = {"prediction": [NoTarget()], "sample": [SAMPLE], "regions": [SAMPLE], "mask": [None]}
+    rows |= {"text": ["A. A. A."], "parts": [None]}
     assert call.__name__ == "one"
     assert call(**rows, prompts=[""], completions=[""], completion_ids=[[1]], trainer_state=None) == [0.0]
