@@ -179,12 +179,13 @@ def check_config(cfg: DictConfig, files: DictConfig) -> None:
     keys = [str(key) for key in files if key != "hydra"]
     if gone := set(keys) - set(cfg):
         raise ConfigError(f"{', '.join(sorted(gone))}: needed, it cannot be removed.")
-    for key, value in plain(cfg).items():
+    values = plain(cfg)
+    for key, value in values.items():
         if key not in keys:
             raise unknown("key", key, keys)
         if not (OmegaConf.is_missing(files, key) or OmegaConf.is_interpolation(files, key)):
             _check_type(key, value, files[key])
-    _check_numbers(plain(cfg), files)
+    _check_numbers(values, files)
 
 
 def _from_files() -> DictConfig:

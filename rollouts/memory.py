@@ -28,6 +28,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
+from configs.terminal import first_rank
 from rollouts import footprint
 from rollouts.architectures import architecture, image_tokens, on_meta
 from rollouts.estimate import GIB, Estimate, Part, show
@@ -267,7 +268,7 @@ def _count(tensors: list[torch.Tensor]) -> int:
 
 def report(cfg: DictConfig) -> None:
     """Before a training on CUDA: print what it needs, once. On a CPU there is nothing to say."""
-    if torch.cuda.is_available() and os.environ.get("RANK", "0") == "0":
+    if torch.cuda.is_available() and first_rank():
         show(estimate(cfg, launched()), Console(highlight=False, stderr=True))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segmentation.boxes import Box, iou_matrix
+from segmentation.boxes import Box, around, iou_matrix
 from segmentation.masks import box
 from segmentation.matching import matched_mean
 from segmentation.sample import Found, Prediction, Sample
@@ -47,9 +47,8 @@ def any_box(sample: Sample, prediction: Prediction) -> bool | None:
         return None
     if not sample.targets:
         return False
-    left, top, right, bottom = zip(*(target.box for target in sample.targets), strict=True)
-    around = (min(left), min(top), max(right), max(bottom))
-    return bool((iou_matrix(boxes, [around]) > 0.5).any())
+    whole = around([target.box for target in sample.targets])
+    return bool((iou_matrix(boxes, [whole]) > 0.5).any())
 
 
 def _matched(sample: Sample, boxes: Sequence[Box]) -> float | None:

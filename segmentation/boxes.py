@@ -98,6 +98,12 @@ def from_frame(box: Sequence[float], height: int, width: int, convention: Conven
     )
 
 
+def around(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds all of at least one."""
+    left, top, right, bottom = zip(*boxes, strict=True)
+    return min(left), min(top), max(right), max(bottom)
+
+
 def iou_matrix(first: Sequence[Box], second: Sequence[Box]) -> np.ndarray:
     """IoU of every box with every other, `(len(first), len(second))` float64; 0 where the union has no area."""
     if not first or not second:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segmentation.boxes import Box
+from segmentation.boxes import Box, around
 from segmentation.masks import RLE, union
 
 
@@ -74,15 +74,11 @@ def joined(sample: Sample, names: Sequence[str | None]) -> Sample:
         groups.setdefault(name, []).append(target)
     if len(groups) == len(sample.targets):
         return sample
-    regions = [replace(sample, targets=tuple(group)) for group in groups.values()]
-    return replace(sample, targets=tuple(Target(_around(one), one.mask, one.targets[0].label) for one in regions))
-
-
-def _around(sample: Sample) -> Box:
-    corners = np.array([target.box for target in sample.targets])
-    x1, y1 = corners[:, :2].min(0).tolist()
-    x2, y2 = corners[:, 2:].max(0).tolist()
-    return x1, y1, x2, y2
+    regions = []
+    for group in groups.values():
+        mask = replace(sample, targets=tuple(group)).mask
+        regions.append(Target(around([target.box for target in group]), mask, group[0].label))
+    return replace(sample, targets=tuple(regions))
 
 
 @dataclass(frozen=True, slots=True)
