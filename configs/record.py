@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from configs.strict import plain
+from configs.terminal import first_rank
 
 PACKAGES = (
     "accelerate",
@@ -40,7 +40,7 @@ def record_run(output_dir: str | Path, cfg: DictConfig, seed: int) -> None:
     `run.yaml` is the resolved config, and itself a config: `python rl/grpo.py --config-dir OUTPUT --config-name run`.
     `versions.jsonl` has one line a start, so that a resumed run shows what each of its parts ran on.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not first_rank():
         return
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from omegaconf import DictConfig
 
 import configs
 from configs.record import git_state
+from configs.terminal import first_rank
 
 CARD = "README.md"
 OPTIONS = ("metrics", "push_to_hub")
@@ -96,7 +96,7 @@ def write_card(cfg: DictConfig, prompt: str, folder: str | Path) -> None:
         prompt: the format's question about an expression, for the code in the card.
         folder: where the policy lies; no card is written where there is none.
     """
-    if os.environ.get("RANK", "0") != "0" or not Path(folder).is_dir():
+    if not first_rank() or not Path(folder).is_dir():
         return
     base, license_ = origin(str(cfg.model.path))
     local = base.count("/") != 1 or Path(base).is_dir()  # of the hub are owner/name
