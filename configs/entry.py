@@ -118,7 +118,9 @@ def _compose(config_name: str, texts: Sequence[str], several: Sequence[str]) -> 
     composed = []
 
     def collect(cfg: DictConfig) -> None:
-        composed.append((cfg, _from_files()))
+        files = _from_files()
+        _check_hardware(files)
+        composed.append((cfg, files))
 
     arguments = expanded([_quoted(argument, texts) for argument in sys.argv], several)
     with _hydra_raises(), _arguments(arguments):
@@ -188,15 +190,37 @@ def check_config(cfg: DictConfig, files: DictConfig) -> None:
     _check_numbers(values, files)
 
 
-def _from_files() -> DictConfig:
-    """The same choice of files, without the values that the command line adds or changes."""
+def _from_files(leave_out: Sequence[str] = ()) -> DictConfig:
+    """The same choice of files, without the values that the command line adds or changes.
+
+    Args:
+        leave_out: groups whose choice is that of the files alone, too.
+    """
     state = HydraConfig.get()
-    groups = {choice.partition("@")[0] for choice in state.runtime.choices}
+    groups = {choice.partition("@")[0] for choice in state.runtime.choices} - set(leave_out)
     given = cast(list[str], OmegaConf.to_container(state.overrides.task, resolve=False))  # `x=${y}` is text here
     overrides = OverridesParser.create().parse_overrides(given)
     choices = [text for text, override in zip(given, overrides, strict=True) if override.key_or_group in groups]
     loader = GlobalHydra.instance().config_loader()
     return loader.load_configuration(state.job.config_name, overrides=choices, run_mode=RunMode.RUN)
+
+
+def _check_hardware(files: DictConfig) -> None:
+    """A typed trainer or engine would be lost in silence beside a hardware, whose file comes after theirs."""
+    state = HydraConfig.get()
+    hardware = state.runtime.choices.get("hardware", "any")
+    typed = [argument for argument in state.overrides.task if argument.startswith(("trainer=", "rollouts="))]
+    if hardware == "any" or not typed:
+        return
+    alone = _from_files(leave_out=("recipe", "hardware"))
+    for argument in typed:
+        group = argument.partition("=")[0]
+        decisive = alone[group] if group == "trainer" else ("use_vllm",)  # a GPU's share may well be the hardware's
+        if lost := [f"{group}.{key}" for key in decisive if files[group].get(key) != alone[group].get(key)]:
+            raise ConfigError(
+                f"{argument}: hardware={hardware} sets {', '.join(lost[:3])}{', ...' * (len(lost) > 3)} after it. "
+                f"Leave it out and type what is to differ: {lost[0]}={alone[group][lost[0].partition('.')[2]]}"
+            )
 
 
 def _check_type(key: str, value: Any, example: Any) -> None:

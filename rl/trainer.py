@@ -12,6 +12,7 @@ import torch
 import trl.trainer.grpo_trainer as trl_grpo
 from accelerate.utils import gather
 from datasets import Dataset
+from peft.tuners.tuners_utils import BaseTunerLayer
 from trl import GRPOConfig
 from trl.extras.profiling import profiling_context
 
@@ -47,8 +48,8 @@ class SegGRPOTrainer(WatchedTrainer):
       numbers of its own, the same on any number of processes (`rollouts.draws`).
     - `_calculate_rewards`: each completion is decoded with its special tokens kept, parsed once and painted once, and
       all rewards see the result. Can go when TRL lets rewards share a computation.
-    - `_get_per_token_logps_and_entropies`: a decoder of states reads what the scoring passes before the rewards
-      compute: the policy's, or, with LoRA and `beta`, the one after it with adapters off, which it was trained on.
+    - `_get_per_token_logps_and_entropies`: a decoder of states reads what the policy's scoring pass before the rewards
+      computes. Not what the reference's does, another model or adapters off: validation and evaluation read the policy.
     - `_generate_and_score_completions`: TRL's sampler hands out tickets, and prompts are dealt here (`rl.prompts`);
       those that teach nothing may be replaced (`rl.dynamic_sampling`). Rewards may pay parts of a completion
       (`rl.credit`): TRL's loss takes advantages `(B, T)`, and TRL makes `(B,)`.
@@ -168,8 +169,7 @@ class SegGRPOTrainer(WatchedTrainer):
     ) -> tuple:
         given = (model, input_ids, attention_mask, logits_to_keep, *args)
         painter = self.painter if self.painter and self.painter.reads_states else None  # else of pictures alone
-        other = painter is None or unwrap(model).model is not painter.backbone.inner  # a separate reference
-        if painter is None or other or torch.is_grad_enabled():
+        if painter is None or torch.is_grad_enabled() or _is_reference(unwrap(model), painter):
             return super()._get_per_token_logps_and_entropies(*given, **kwargs)
         with painter.backbone.record() as recording:
             scored = super()._get_per_token_logps_and_entropies(*given, **kwargs)
@@ -256,10 +256,13 @@ class SegGRPOTrainer(WatchedTrainer):
         return texts, predictions
 
     def text(self, completion_ids: Sequence[int]) -> tuple[str, bool]:
-        """A completion as written, special tokens kept, without the one that ends it; and whether that is missing."""
-        ends: set[Any] = {*self.eos_token_ids, self._tokenizer.pad_token_id}
-        said = [token for token in completion_ids if token not in ends]
-        return self._tokenizer.decode(said, skip_special_tokens=False), len(said) == len(completion_ids)
+        """A completion as written, special tokens kept, up to the one that ends it; and whether that is missing.
+
+        As the engines of evaluation cut it. A padding token that ends nothing (InternVL's) is text like any other.
+        """
+        ends = (place for place, token in enumerate(completion_ids) if token in self.eos_token_ids)
+        end = next(ends, len(completion_ids))
+        return self._tokenizer.decode(completion_ids[:end], skip_special_tokens=False), end == len(completion_ids)
 
     def _log_states(self, predictions: list[Prediction]) -> torch.Tensor:
         """Log the share of each state; `(B,)` bool, which completions of all processes are invalid."""
@@ -270,6 +273,12 @@ class SegGRPOTrainer(WatchedTrainer):
         for name, share in zip(STATES, everywhere.float().mean(0).tolist(), strict=True):
             self._metrics[mode][f"states/{name}"].append(share)
         return everywhere[:, STATES.index("invalid")]
+
+
+def _is_reference(model: Any, painter: Painter) -> bool:
+    """Whether it is the model that `beta` holds the policy to: another one, or the policy with its adapters off."""
+    adapters = (part for part in model.modules() if isinstance(part, BaseTunerLayer))
+    return model.model is not painter.backbone.inner or any(part.disable_adapters for part in adapters)
 
 
 def _adapted(name: str, reward: Reward) -> Reward:

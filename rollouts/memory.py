@@ -115,6 +115,13 @@ def estimate(cfg: DictConfig, machine: Machine) -> Estimate:
     parts.append(Part("loss", fused, "training", f"tiles of logits, {len(head)} rows"))
     notes = []
     if grpo:
+        if trainer.beta and lora is None:  # with LoRA it is the policy without its adapters
+            shared = (
+                machine.gpus if machine.sharding == 3 else 1
+            )  # ZeRO 2 leaves it whole: trl.models.prepare_deepspeed
+            parts.append(
+                Part("reference", plain // shared, "always", f"the first policy, of trainer.beta={trainer.beta}")
+            )
         written = rows * (trainer.get("steps_per_generation") or trainer.gradient_accumulation_steps)
         held = written * footprint.pixel_bytes(config, pixels)
         parts.append(Part("pictures", held, "always", f"of {written} completions that are written at once"))

@@ -142,6 +142,18 @@ def test_zero_divides_what_it_shards():
     assert three["weights"] == two["weights"] // 8
 
 
+@pytest.mark.parametrize(("sharding", "share"), [(0, 1), (2, 1), (3, 8)])
+def test_a_reference_is_a_second_model_unless_the_policy_has_adapters(sharding, share):
+    cfg = composed("grpo", "algorithm=grpo", "model.lora=null", "hardware.gpus=8", f"hardware.sharding={sharding}")
+    machine = memory.planned(cfg.hardware)
+    (reference,) = [part for part in memory.estimate(cfg, machine).parts if part.name == "reference"]
+    model = load_model(cfg.model.path)
+    assert reference.bytes == sum(one.numel() * one.element_size() for one in model.parameters()) // share
+    for other in (["trainer.beta=0"], ["model.lora={r: 4, lora_alpha: 8, lora_dropout: 0}"]):
+        alone = composed("grpo", "algorithm=grpo", "model.lora=null", "hardware.gpus=8", *other)
+        assert "reference" not in [part.name for part in memory.estimate(alone, machine).parts]
+
+
 def test_what_will_not_fit_is_said_with_what_to_change():
     cfg = composed("grpo", "rollouts.vllm_gpu_memory_utilization=0.01", "hardware.gpus=8", "hardware.memory=1")
     said = memory.estimate(cfg, memory.Machine(1, GIB, 0))

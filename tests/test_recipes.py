@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from trl import GRPOConfig, SFTConfig
 
 import configs
@@ -96,6 +97,42 @@ def test_what_is_typed_wins_over_a_recipe():
     cfg = composed("grpo", "recipe=qwen3_vl_8b_full_8x80gb", "model=internvl3_8b", "trainer.learning_rate=3e-6")
     assert (cfg.model.path, cfg.trainer.learning_rate) == ("OpenGVLab/InternVL3-8B-hf", 3e-6)
     assert cfg.model.lora is None and cfg.hardware.gpus == 8
+
+
+@pytest.mark.parametrize(
+    "on", ["recipe=none", "trainer=grpo_lora", "recipe=qwen2_5_vl_3b_lora_24gb", "hardware=full_8x80gb"]
+)
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs/algorithm").glob("*.yaml")))
+def test_an_algorithm_is_over_every_trainer_and_hardware_and_under_what_is_typed(name, on):
+    published = OmegaConf.load(ROOT / f"configs/algorithm/{name}.yaml")
+    cfg, without = composed("grpo", on, f"algorithm={name}"), composed("grpo", on)
+    assert {key: cfg.trainer[key] for key in published.trainer} == published.trainer
+    assert {key: value for key, value in cfg.trainer.items() if key not in published.trainer} == {
+        key: value for key, value in without.trainer.items() if key not in published.trainer
+    }
+    assert cfg.dynamic_sampling.rounds == (3 if name == "dapo" else 0)
+    typed = composed("grpo", on, f"algorithm={name}", "trainer.beta=0.5", "dynamic_sampling.rounds=1")
+    assert (typed.trainer.beta, typed.dynamic_sampling.rounds) == (0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (
+            "recipe=qwen2_5_vl_3b_lora_24gb trainer=grpo_long",
+            "trainer=grpo_long: hardware=lora_24gb sets trainer.learning_",
+        ),
+        ("recipe=qwen2_5_vl_7b_lora_24gb rollouts=vllm", "type what is to differ: rollouts.use_vllm=True"),
+        ("recipe=qwen2_5_vl_3b_full_8x80gb rollouts=vllm_server", None),
+        ("recipe=qwen2_5_vl_3b_lora_24gb rollouts=transformers", None),
+        ("trainer=grpo_long rollouts=vllm", None),
+    ],
+)
+def test_a_choice_that_a_recipe_would_take_away_is_refused(typed, said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["rl/grpo.py", *typed.split(), "seed=text"])  # which is refused after all of that
+    with pytest.raises(SystemExit):
+        configs.main("grpo")(lambda cfg: None)()
+    assert (said or "seed: expected int") in capsys.readouterr().err
 
 
 def test_without_a_recipe_nothing_changes():
