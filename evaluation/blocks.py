@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -13,8 +13,10 @@ from omegaconf import OmegaConf
 
 import configs
 from evaluation.folder import read_metrics
-from evaluation.predictions import read_predictions, read_run
+from evaluation.predictions import Record, read_predictions, read_run
+from segmentation.protocols import named
 from segmentation.published import SIZES
+from segmentation.sample import Sample
 
 REPORTED = Path(__file__).with_name("reported.yaml")
 MEASURED = "measured here"
@@ -162,7 +164,7 @@ def _line(block: Block, measured: Sequence[Measured]) -> Line:
     metrics = {(one.dataset, one.split): one.metrics for one in measured}
     values = [metrics.get((column.dataset, column.split), {}).get(column.figure) for column in block.columns]
     used = {(c.dataset, c.split) for c, value in zip(block.columns, values, strict=True) if value is not None}
-    notes = list(dict.fromkeys(str(metrics[key]["protocol"]) for key in metrics if key in used))
+    notes = list(dict.fromkeys(_rules(metrics[key]) for key in metrics if key in used))
     if any(metrics[key].get("answers") == "annotated" for key in used):
         notes.append("the decoder on right answers")
     for key in metrics:
@@ -170,6 +172,13 @@ def _line(block: Block, measured: Sequence[Measured]) -> Line:
             notes.append(f"{' '.join(key)}: {metrics[key]['n_scored']} of {SIZES[key]}")
     percent = tuple(None if value is None else 100 * value for value in values)
     return Line(measured[0].method, "", f"{MEASURED}: {', '.join(notes)}", percent)
+
+
+def _rules(metrics: Mapping[str, Any]) -> str:
+    """A protocol by name, and its options where they are not its own: figures under others are other figures."""
+    own = named(metrics["protocol"])
+    changed = [f"{key}={metrics[key]}" for key, usual in vars(own).items() if metrics.get(key, usual) != usual]
+    return " ".join([own.name, *changed])
 
 
 def _benchmark(folder: Path, run: dict[str, Any]) -> tuple[str, str]:
@@ -180,7 +189,12 @@ def _benchmark(folder: Path, run: dict[str, Any]) -> tuple[str, str]:
     section = run.get("benchmark") or {}
     parts = [str(section.get(key)) for key in ("split_by", "queries")]
     own = [part for part in parts if part in ("google", "short", "long")]
-    return " ".join([first.dataset or "?", *own]), first.split or "?"
+    return " ".join([first.dataset or "?", *own]), split_of(run, first)
+
+
+def split_of(run: Mapping[str, Any], first: Record | Sample) -> str:
+    """The split that was asked for, which a sample's need not be: RefCLEF's `test` has those of testA, testB, ..."""
+    return (run.get("benchmark") or {}).get("split") or first.split or "?"
 
 
 def _short(value: Any) -> str:

@@ -42,6 +42,7 @@ from rollouts.engines import Completion
 from rollouts.fingerprint import policy_identity
 from rollouts.rows import picture
 from rollouts.sections import check_samples
+from segmentation.data.samples import Shard
 from segmentation.metrics import Evaluator
 from segmentation.protocols import Protocol
 from segmentation.sample import BrokenImage, Invalid, Sample
@@ -111,24 +112,30 @@ def answer_all(
     if state.is_main_process:
         gather(benchmark.folder, run, without=is_broken)
     state.wait_for_everyone()
-    samples, number, count = benchmark.samples, state.process_index, state.num_processes
+    number, count = state.process_index, state.num_processes
+    mine = Shard(benchmark.samples, number, count)  # each made when it is needed: RefCOCO-M's hold their pictures
+    said = {record.id: record for record in read_predictions(path)}
+    todo = []
     try:
-        mine = [samples[index] for index in range(number, len(samples), count)]
+        for index, sample in enumerate(mine):
+            if sample.id in said:
+                said[sample.id].check_answers(sample, path)
+            else:
+                todo.append(index)
     except BrokenImage as error:
         why = f"{error} Only the image says how large a sample of {benchmark.folder.name} is: none is scored without."
         raise configs.ConfigError(why) from error
-    said = {record.id: record.prediction for record in read_predictions(path)}
-    todo = [sample for sample in mine if sample.id not in said]
-    if len(said) < len(samples):
+    if len(said) < len(benchmark.samples):
         policy.load()  # every process, also one that has nothing left to answer
     part = benchmark.folder / f"predictions-{number}-of-{count}.jsonl"
     running = RunningScore(benchmark.folder.name, len(mine), protocol, quiet=not state.is_main_process)
     with PredictionWriter(part, run) as writer, running as score:
-        for sample in mine:
-            if sample.id in said:
-                score.add(sample, said[sample.id])
+        for index in sorted({*range(len(mine))} - {*todo}):
+            sample = mine[index]
+            score.add(sample, said[sample.id].prediction)
         for first in range(0, len(todo), cfg.batch_size):
-            for sample, record in answer(policy, todo[first : first + cfg.batch_size], cfg):
+            batch = [mine[index] for index in todo[first : first + cfg.batch_size]]
+            for sample, record in answer(policy, batch, cfg):
                 writer.write(record)
                 score.add(sample, record.prediction)
     state.wait_for_everyone()

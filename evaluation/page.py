@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from evaluation.blocks import split_of
 from evaluation.cards import card, words
 from evaluation.folder import Evaluation
 from evaluation.gallery import KINDS, choose, totals
@@ -76,7 +77,7 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
     counts = f"{metrics['n_found']} found, {metrics['n_no_target']} no target, {metrics['n_invalid']} invalid"
     facts = {
         "checkpoint": words(str(evaluation.run.get("checkpoint", ""))),
-        "benchmark": words(f"{first.dataset} {first.split}"),
+        "benchmark": words(f"{first.dataset} {split_of(evaluation.run, first)}"),
         "answers": words(str(metrics.get("answers", ""))),
         "samples": f"{metrics['n_scored']} <small>{counts}</small>",
         "protocol": words(metrics["protocol"]) + f" <small>{words(_listed(rules))}</small>",

@@ -56,6 +56,14 @@ class Record:
         mask = prediction_mask(prediction, sample.height, sample.width)
         return cls(sample.id, sample.dataset, sample.split, sample.expression, text, tokens, prediction, mask)
 
+    def check_answers(self, sample: Sample, path: Path) -> None:
+        """Raises BadPredictions if what `path` has under the sample's id answers another expression."""
+        if self.expression != sample.expression:
+            raise BadPredictions(
+                f"{path}: sample {self.id} was asked {self.expression!r}, the dataset says {sample.expression!r}. The "
+                "data have changed: choose another output folder, or delete this one."
+            )
+
 
 class PredictionWriter:
     """Appends records to a file, each line written whole; a run that was killed goes on where it stopped.

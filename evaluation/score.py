@@ -51,7 +51,8 @@ def score_file(predictions: Path, samples: Iterable[Sample], evaluator: Evaluato
         decoder on the right ones (`annotated`).
 
     Raises:
-        BadPredictions: an unreadable line, a sample without prediction, or a prediction without sample.
+        BadPredictions: an unreadable line, a sample without prediction or of another expression, or a prediction
+            without sample.
     """
     fill(predictions, samples, evaluator)
     answers = read_run(predictions).get("answers")
@@ -72,6 +73,7 @@ def fill(predictions: Path, samples: Iterable[Sample], evaluator: Evaluator) -> 
         if record is None:
             missing.append(sample.id)
         else:
+            record.check_answers(sample, predictions)
             evaluator.add(sample, record.prediction, record.mask, record.tokens)
     scored = {row.id for row in evaluator.rows}
     foreign = [id for id in records if id not in scored]

@@ -15,7 +15,10 @@ import configs
 # Imports take seconds, the command line is checked before them.
 command = configs.main("serve", script=__name__)
 
+import os
+import signal
 import socket
+from tempfile import TemporaryDirectory
 
 from omegaconf import DictConfig
 
@@ -32,7 +35,9 @@ def main(cfg: DictConfig) -> None:
     rewards, weights, _ = make_rewards(cfg.rewards)
     samples = make_samples(cfg.data)
     policy = Answers(cfg)
-    with listen(cfg.host, cfg.port) as listening:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
+    with listen(cfg.host, cfg.port) as listening, TemporaryDirectory(prefix="refseg-rl-") as pictures:
+        os.environ["GRADIO_TEMP_DIR"] = pictures  # what is uploaded and drawn: nobody else's, and gone with the server
         policy.load()
         page = serving.page(policy, samples, rewards, dict(zip(rewards, weights, strict=True)), cfg.max_tokens)
         host, port = listening.getsockname()[:2]

@@ -32,6 +32,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"{error}: uv pip install -e '.[serve]'", name=error.name) from error
 
+KEPT = 3600  # seconds
 Shown = tuple[Image.Image | None, str, str, str]  # picture, what was read, the text, rewards
 
 
@@ -99,7 +100,8 @@ def page(
         meant = None if sample.mask is None else Image.fromarray(masks.decode(sample.mask)).convert("L")
         return sample.image, sample.expression, meant, sample, ""
 
-    with gr.Blocks(analytics_enabled=False, title="refseg-rl") as blocks:
+    # Gradio keeps what is uploaded and drawn as files; without `delete_cache` for ever.
+    with gr.Blocks(analytics_enabled=False, title="refseg-rl", delete_cache=(KEPT, KEPT)) as blocks:
         gr.Markdown("# What does the policy see?")
         picked = gr.State()
         with gr.Row():

@@ -14,6 +14,7 @@ import configs
 # Imports take seconds, the command line is checked before them.
 command = configs.main("vqa", script=__name__)
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -47,7 +48,9 @@ def main(cfg: DictConfig) -> None:
     path = output / "answers.jsonl"
     if state.is_main_process:
         configs.record_run(output, cfg, cfg.seed)
-        run = policy_identity(cfg) | {"questions": configs.plain(cfg.questions)}
+        with questions.path.open("rb") as file:  # a reworded question keeps its id
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        run = policy_identity(cfg) | {"questions": configs.plain(cfg.questions), "sha256": digest}
         claim(output / "run.json", run | {key: cfg[key] for key in ("instruction", "max_tokens")})
         path.touch()
         drop_half_line(path)

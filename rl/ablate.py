@@ -29,6 +29,7 @@ from configs.entry import config_dir
 from rl.ablation.cells import SEARCHES, Cell, grid, random, suggested
 from rl.ablation.devices import Device, devices
 from rl.ablation.estimate import MEASURED, Clock, duration, show_plan
+from rl.ablation.made import check_made
 from rl.ablation.plan import Run, Step, Sweep, check_configs, check_metrics, read_sweep
 from rl.ablation.results import Result, read_results, tabulated, value
 from rl.ablation.work import Outcome, Workshop, ended_by_sigterm
@@ -54,7 +55,7 @@ def main(cfg: DictConfig) -> None:
             while chosen := next_cells(sweep, cfg, tried, list(results.values()), len(places)):
                 tried += chosen
                 runs = runs_of(sweep, chosen, cfg.seeds)
-                check(sweep, runs)
+                check_made(check(sweep, runs), root)
                 ended = workshop.do(step for run in runs for step in run.steps)
                 results |= {(one.run.cell, one.run.seed): one for one in read_results(runs, ended, root)}
     except KeyboardInterrupt:

@@ -14,13 +14,20 @@ from segmentation.formats import Format
 from segmentation.processor import Chat as Chat
 from segmentation.processor import chat as chat
 from segmentation.processor import dialogue
-from segmentation.sample import Question, Sample, open_image, opened
+from segmentation.sample import BrokenImage, Question, Sample, open_image, opened
 
 
 def picture(sample: Sample, frame: Frame | None) -> Image.Image:
-    """The sample's image at the size at which the model's processor leaves it alone. Raises BrokenImage."""
+    """The sample's image at the size at which the model's processor leaves it alone.
+
+    Raises:
+        BrokenImage: it cannot be read, or is too narrow a strip for the processor.
+    """
     image = open_image(sample)
-    return image if frame is None else fit(image, frame)
+    try:
+        return image if frame is None else fit(image, frame)
+    except ValueError as error:
+        raise BrokenImage(f"{sample.image} (sample {sample.id}): {error}") from error
 
 
 def question(image: Path, expression: str, id: str) -> Sample:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from segmentation.boxes import Box, around
 from segmentation.masks import RLE, union
@@ -40,6 +40,8 @@ class Sample:
         ignore: pixels that count neither for nor against a prediction (ReasonSeg).
         image_id: COCO id where there is one, for leak checks.
         resized: whether a picture of another size is brought to `height` and `width`; elsewhere it is a broken image.
+        upright: whether a file's picture is turned as its EXIF says, since what is annotated is what viewers show;
+            elsewhere pixels are as they are stored, as pycocotools and its users read COCO.
     """
 
     id: str
@@ -53,6 +55,7 @@ class Sample:
     dataset: str = ""
     split: str = ""
     resized: bool = False
+    upright: bool = False
 
     @property
     def mask(self) -> RLE | None:
@@ -183,6 +186,11 @@ def opened(path: Path, name: str, missing: str = "check data.root") -> Iterator[
         raise BrokenImage(f"{name}: cannot be read: {error}. Download it again.") from error
 
 
+def orientation(file: Image.Image) -> int:
+    """How a camera was held, of EXIF: 1 upright, 5 to 8 with sides exchanged."""
+    return file.getexif().get(ExifTags.Base.Orientation, 1)
+
+
 def open_image(sample: Sample) -> Image.Image:
     """The sample's picture as RGB, fully read, of its `height` and `width`.
 
@@ -192,13 +200,16 @@ def open_image(sample: Sample) -> Image.Image:
     image = sample.image
     if isinstance(image, Path):
         with opened(image, f"{image} (sample {sample.id})") as file:
-            image = file.convert("RGB")  # reads all pixels, so a truncated file is met here
+            image = ImageOps.exif_transpose(file) if sample.upright else file
+            image = image.convert("RGB")  # reads all pixels, so a truncated file is met here
     if sample.resized and image.size != (sample.width, sample.height):
         return image.convert("RGB").resize((sample.width, sample.height), Image.Resampling.BICUBIC)
     if image.size != (sample.width, sample.height):
+        turned = sample.upright and image.size == (sample.height, sample.width)
         raise BrokenImage(
             f"{sample.image} (sample {sample.id}): the image is {image.size[0]}x{image.size[1]}, "
             f"its annotation says {sample.width}x{sample.height}."
+            + " Its EXIF turns it; if what is annotated are pixels as they are stored: upright=false." * turned
         )
     return image if image.mode == "RGB" else image.convert("RGB")
 

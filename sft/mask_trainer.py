@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Trainer
 
@@ -22,7 +23,8 @@ class MaskTrainer(Trainer):
     """Trains a `MaskModel`.
 
     A checkpoint is what `MaskModel.save` writes, beside the trainer's own files. `output_dir/best` is the decoder of
-    the best validation so far, with its policy in `output_dir/best/policy` if that is trained, too.
+    the best validation so far; if the policy is trained, too, the one of then is in `output_dir/best/policy`, of LoRA
+    the adapter alone in `output_dir/best/adapter`.
 
     Args:
         model: decoder alone or with policy.
@@ -112,9 +114,11 @@ class MaskTrainer(Trainer):
         assert self.args.output_dir is not None
         best = Path(self.args.output_dir) / "best"
         self.mask_model.decoder.save_pretrained(best)
-        if self.mask_model.policy is not None:
-            self.mask_model.policy.save_pretrained(best / "policy")
-            self.mask_model.viewer.processor.save_pretrained(best / "policy")
+        policy = self.mask_model.policy
+        if policy is not None:
+            folder = str(best / ("adapter" if isinstance(policy, PeftModel) else "policy"))
+            policy.save_pretrained(folder)
+            self.mask_model.viewer.processor.save_pretrained(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         self.mask_model.save(output_dir or self.args.output_dir or "")

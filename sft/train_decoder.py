@@ -5,7 +5,8 @@ accelerate launch sft/train_decoder.py model.path=outputs/warm_start/policy form
     joint=true 'model.lora={r: 64, lora_alpha: 128}' trainer=decoder_released data=refcoco data.root=/data
 
 output_dir/decoder is the last decoder and output_dir/best the best on validation; both load as `decoder=trained
-decoder.path=...`. Joint training also writes output_dir/policy, merged.
+decoder.path=...`. Joint training also writes their policies, merged: output_dir/policy goes with the last decoder,
+output_dir/best/policy with the best.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ command = configs.main("train_decoder", several=["data"], script=__name__)
 from pathlib import Path
 
 from omegaconf import DictConfig
+from peft import PeftModel
 from transformers import set_seed
 
 from rollouts.device import use_all_cores
@@ -40,7 +42,7 @@ from sft.decoder_setup import (
 )
 from sft.mask_model import MaskModel
 from sft.mask_trainer import MaskTrainer
-from sft.merge import save_policy
+from sft.merge import merge, save_policy
 from sft.progress import show_progress
 from sft.view import Viewer
 
@@ -95,10 +97,15 @@ def finish(trainer: MaskTrainer, samples: Opened, output_dir: Path) -> None:
         trained = trainer.mask_model
         trained.decoder.save_pretrained(output_dir / "decoder")
         print(f"decoder: {output_dir / 'decoder'}")
-        if trainer.state.best_metric is not None:  # there was a validation
-            print(f"best: {output_dir / 'best'}, validation IoU {trainer.state.best_metric:.4f}")
         if trained.policy is not None:
-            print(f"policy: {save_policy(trained.policy, trained.viewer.processor, output_dir / 'policy')}")
+            print(f"its policy: {save_policy(trained.policy, trained.viewer.processor, output_dir / 'policy')}")
+        if trainer.state.best_metric is not None:  # there was a validation
+            best = output_dir / "best"
+            print(f"best: {best}, validation IoU {trainer.state.best_metric:.4f}")
+            if isinstance(trained.policy, PeftModel):
+                merge(best / "adapter", best / "policy")
+            if trained.policy is not None:
+                print(f"its policy: {best / 'policy'}")
     trainer.accelerator.wait_for_everyone()
 
 

@@ -20,6 +20,7 @@ from rl.ablation import plots
 from rl.ablation.cells import Cell, grid, merged, random, suggested, typed_axes
 from rl.ablation.devices import devices
 from rl.ablation.estimate import Clock, duration
+from rl.ablation.made import check_made
 from rl.ablation.plan import Sweep, check_configs, check_metrics, read_sweep
 from rl.ablation.report import commands, write_report
 from rl.ablation.results import Result, tabulated, value
@@ -79,6 +80,29 @@ def test_choices_of_ones_own_reach_every_step(tmp_path, monkeypatch):
     assert all(step.command(tmp_path)[-2:] == ["--config-dir", str(tmp_path)] for step in run.steps)
     monkeypatch.setenv("PYTHONPATH", "a place/of mine")
     assert "export PYTHONPATH='a place/of mine'\n" in commands([], tmp_path)
+
+
+def test_a_step_is_not_gone_on_with_once_its_files_say_something_else(tmp_path):
+    mine = tmp_path / "mine" / "rewards" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("box_iou: {_target_: rewards.box_iou.box_iou, weight: 2.0}\n")
+    section = OmegaConf.load(ROOT / "configs" / "sweep" / "scenes.yaml")
+    assert isinstance(section, DictConfig)
+    sweep = read_sweep(plain(section), "rewards=default,mine", str(tmp_path / "mine"))
+    root, runs = tmp_path / "sweep", [run for cell in grid(sweep.axes) for run in sweep.runs(cell, 2)]
+    check_made(check_configs(runs), root)
+    begun, late = (run.step("grpo") for run in runs if run.cell.labels == ("mine",))
+    assert begun and late and begun != late
+    begun.folder(root).mkdir(parents=True)
+    check_made(check_configs(runs[::-1]), root)  # in whatever order, and with other seeds first
+    mine.write_text("box_iou: {_target_: rewards.box_iou.box_iou, weight: 3.0}\n")
+    said = rf"{begun.id} was begun with another config \(rewards\.box_iou\.weight differ; .* was 2\.0, is 3\.0\)"
+    with pytest.raises(ConfigError, match=said):
+        check_made(check_configs(runs), root)
+    begun.folder(root).rmdir()
+    check_made(check_configs(runs), root)
+    late.folder(root).mkdir()
+    check_made(check_configs(runs), root)
 
 
 @pytest.mark.parametrize(

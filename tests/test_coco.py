@@ -38,7 +38,18 @@ def test_annotations_without_area_are_left_out_and_named(tmp_path, caplog):
     root = write_coco(tmp_path, flat)
     data = CocoInstances(root)
     assert said(data) == [(7, "cup", 1), (9, "dog", 1)]
-    assert "their boxes have no area: annotations 1" in caplog.text
+    assert "they enclose no pixel: annotations 1" in caplog.text
+    check(data)
+
+
+@pytest.mark.parametrize("outline", [[4.1, 4.1, 4.4, 4.1, 4.4, 4.4], [4.1, 4.1, 30.4, 40.4]], ids=["speck", "line"])
+def test_outlines_without_a_pixel_are_left_out_and_named(tmp_path, caplog, outline):
+    def small(content):
+        content["instances"]["annotations"][0] |= {"segmentation": [outline], "bbox": [4.1, 4.1, 0.3, 0.3], "area": 0.1}
+
+    data = CocoInstances(write_coco(tmp_path, small))
+    assert said(data) == [(7, "cup", 1), (9, "dog", 1)]
+    assert "they enclose no pixel: annotations 1" in caplog.text
     check(data)
 
 

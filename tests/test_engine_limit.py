@@ -11,7 +11,7 @@ from rollouts.device import engine_options
 from segmentation.data.resize import fit
 from segmentation.processor import engine_limit, image_frame, load_processor
 from sft.small_base.build import FAMILIES
-from tests.test_backbones import internvl
+from tests.families import internvl
 
 BUILD = {**FAMILIES, "internvl": internvl}
 LIMIT = {"qwen2_5_vl": (16384, 64), "qwen3_vl": (16384, 64), "internvl": (4096, 20)}  # pixels, tokens at most

@@ -14,11 +14,12 @@ from typing import cast
 import pytest
 from accelerate import PartialState
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from configs import ConfigError
 from evaluation.benchmarks import Benchmark
 from evaluation.evaluate import answer_all
-from evaluation.predictions import gather, read_predictions
+from evaluation.predictions import BadPredictions, gather, read_predictions
 from evaluation.score import score_file, write_metrics
 from rollouts.answers import Answers
 from segmentation.data.export import export
@@ -126,6 +127,32 @@ def test_a_broken_image_is_asked_again_once_it_is_mended(taught, tmp_path):
     share(policy, benchmark, cfg, 0, 1)
     after = {record.id: record.text for record in read_predictions(tmp_path / "out/predictions.jsonl")}
     assert after.pop(samples[0].id) and after == {key: before[key] for key in after}
+
+
+def test_answers_to_other_words_are_not_taken_for_answers_to_these(taught, tmp_path):
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        cfg = compose("evaluate", [f"model.path={taught}", "max_tokens=40"])
+    samples, policy = some_scenes(), Answers(cfg)
+    share(policy, Benchmark({}, cast(Samples, samples), tmp_path), cfg, 0, 1)
+    samples[1] = dataclasses.replace(samples[1], expression="another thing")
+    for again in (
+        lambda: share(policy, Benchmark({}, cast(Samples, samples), tmp_path), cfg, 0, 1),
+        lambda: score_file(tmp_path / "predictions.jsonl", samples, Evaluator(Lisa())),
+    ):
+        with pytest.raises(BadPredictions, match=rf"{samples[1].id} was asked '.*', the dataset says 'another thing'"):
+            again()
+
+
+def test_a_strip_that_no_processor_takes_is_a_broken_image(taught, tmp_path):
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        cfg = compose("evaluate", [f"model.path={taught}", "max_tokens=80", "on_broken_image=count"])
+    samples = some_scenes()[:2]
+    Image.new("RGB", (2100, 10)).save(tmp_path / "strip.png")
+    samples[0] = dataclasses.replace(samples[0], image=tmp_path / "strip.png", height=10, width=2100, targets=())
+    share(Answers(cfg), Benchmark({}, cast(Samples, samples), tmp_path / "out"), cfg, 0, 1)
+    first, second = read_predictions(tmp_path / "out/predictions.jsonl")
+    assert isinstance(first.prediction, Invalid) and "strip.png" in first.prediction.reason
+    assert not isinstance(second.prediction, Invalid)
 
 
 def test_where_only_the_image_has_the_size_broken_ones_cannot_be_counted(tmp_path):

@@ -10,7 +10,7 @@ from rollouts.policy import convention, image_frame, load_processor
 from segmentation.boxes import Relative, ResizedPixels
 from segmentation.data.resize import Tiles, fit
 from sft.small_base.build import FAMILIES
-from tests.test_backbones import internvl
+from tests.families import internvl
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from segmentation.data.grefcoco import GRefCOCO
 from segmentation.data.jsonl import Jsonl
 from segmentation.data.reasonseg import ReasonSeg
 from segmentation.data.scenes import Scenes
-from segmentation.sample import Sample, Target, open_image
+from segmentation.sample import BrokenImage, Sample, Target, open_image
 from tests.official import HEIGHT, LEFT, WIDTH, photo, rle, write_grefcoco, write_reasonseg
 
 ROOT = Path(__file__).parents[1]
@@ -125,6 +125,36 @@ def test_a_line_needs_no_more_than_it_says(tmp_path):
     data = Jsonl(written(tmp_path, line(), boxes_only, line(id="c", targets=[])), "x.jsonl")
     assert [s.targets for s in data] == [(Target(LEFT, rle(LEFT), "cup"),), (Target(LEFT),), ()]
     assert data[0].mask == rle(LEFT) and data[1].mask is None and data[0].dataset == ""
+
+
+def turned(path: Path) -> bytes:
+    """A photo stored lying on its side; its pixels as a viewer shows them."""
+    upright = Image.open(photo(path))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    return upright.tobytes()
+
+
+def test_pictures_are_upright_unless_pixels_are_meant_as_stored(tmp_path):
+    root = written(tmp_path, line())
+    shown = turned(root / "a.png")
+    assert open_image(Jsonl(root, "x.jsonl")[0]).tobytes() == shown
+    with pytest.raises(BrokenImage, match=f"the image is {HEIGHT}x{WIDTH}, its annotation says {WIDTH}x{HEIGHT}"):
+        open_image(Jsonl(root, "x.jsonl", upright=False)[0])
+    lying = line(height=WIDTH, width=HEIGHT, targets=[])
+    (root / "x.jsonl").write_text(json.dumps(lying))
+    assert open_image(Jsonl(root, "x.jsonl", upright=False)[0]).size == (HEIGHT, WIDTH)
+    with pytest.raises(BrokenImage, match=r"Its EXIF turns it; .*upright=false"):
+        open_image(Jsonl(root, "x.jsonl")[0])
+
+
+def test_an_export_keeps_pixels_as_its_dataset_reads_them(tmp_path):
+    turned(tmp_path / "a.png")
+    stored = Sample("a", tmp_path / "a.png", WIDTH, HEIGHT, "cup")
+    export([stored], tmp_path / "x.jsonl", tmp_path)
+    (back,) = Jsonl(tmp_path, "x.jsonl")
+    assert back.image != stored.image and open_image(back).tobytes() == open_image(stored).tobytes()
 
 
 def test_a_split_of_a_file_and_what_it_holds_out(tmp_path):

@@ -25,7 +25,7 @@ from segmentation.boxes import Relative, ResizedPixels
 from segmentation.formats import BrickFormat
 from sft.merge import merge, read_arguments, save_policy
 from sft.small_base.build import FAMILIES
-from tests.test_backbones import internvl
+from tests.families import internvl
 
 
 @pytest.fixture(scope="module")

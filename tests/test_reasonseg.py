@@ -7,7 +7,7 @@ from PIL import Image
 from segmentation import masks
 from segmentation.data.check import Opened, check
 from segmentation.data.reasonseg import ReasonSeg
-from segmentation.sample import BrokenImage
+from segmentation.sample import BrokenImage, open_image
 from tests.official import HEIGHT, LEFT, MIDDLE, RIGHT, WIDTH, rle, write_reasonseg
 
 
@@ -90,6 +90,25 @@ def test_the_size_is_that_of_the_image(tmp_path):
     root = write_reasonseg(tmp_path)
     Image.new("RGB", (WIDTH + 30, HEIGHT)).save(root / "ReasonSeg/val/b.jpg")
     assert ReasonSeg(root)[1].width == WIDTH + 30
+
+
+@pytest.mark.parametrize("held", [1, 3, 6, 8])
+def test_pictures_are_upright_as_they_were_when_their_regions_were_drawn(tmp_path, held):
+    root = write_reasonseg(tmp_path)
+    upright = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    upright[area(LEFT, MIDDLE)] = 255
+    stored = Image.fromarray(upright)
+    turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    stored = stored.transpose(turns[held]) if held in turns else stored
+    exif = Image.Exif()
+    exif[0x0112] = held
+    stored.save(root / "ReasonSeg/val/a.jpg", exif=exif, quality=100)
+    data = ReasonSeg(root)
+    sample = data[0]
+    assert (sample.height, sample.width) == (HEIGHT, WIDTH) and sample.mask
+    bright = np.asarray(open_image(sample).convert("L")) > 127
+    assert (bright == masks.decode(sample.mask).astype(bool)).mean() > 0.99
+    check(data)
 
 
 def test_a_missing_image_is_a_broken_image_and_can_be_skipped(tmp_path):

@@ -23,13 +23,14 @@ PAID = "document.getElementById('paid').innerText"
 
 
 @pytest.fixture
-def site(taught: Path) -> Iterator[str]:
+def site(taught: Path, tmp_path: Path) -> Iterator[str]:
     """The address of a page about the policy that knows `some_scenes`, which are among its samples."""
     options = [f"model.path={taught}", "data.split=val", "data.length=60", "max_tokens=64", "port=0"]
+    (tmp_path / "server").mkdir()
     server = subprocess.Popen(
         [sys.executable, "evaluation/serve.py", *options],
         cwd=ROOT,
-        env=environment(),
+        env=environment() | {"TMPDIR": str(tmp_path / "server")},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -39,6 +40,7 @@ def site(taught: Path) -> Iterator[str]:
     yield line.split()[0] + "/"
     server.terminate()
     server.wait()
+    assert files(tmp_path / "server") == []  # nobody's pictures are left
 
 
 def test_what_a_person_does_on_the_page(site, tmp_path):
@@ -70,6 +72,8 @@ def test_what_a_person_does_on_the_page(site, tmp_path):
         assert float(rewards["total"].split()[-1]) > 1.5
         browser.until("document.querySelector('#answer img')?.naturalWidth > 400")
         browser.value("window.scrollTo(0, 0)")
+        (kept,) = (tmp_path / "server").glob("refseg-rl-*")
+        assert files(kept) == files(tmp_path / "server") != [] and kept.stat().st_mode & 0o77 == 0
         browser.screenshot(tmp_path / "page.png")
         assert np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).std() > 20
 
@@ -90,6 +94,10 @@ def test_what_a_person_does_on_the_page(site, tmp_path):
         browser.until(f"{READ}.includes('the mask is 10x20, the picture 64x64')")
         # gradio's own client warns so whenever an upload's stream ends.
         assert [one for one in browser.problems if "Method not implemented." not in one] == []
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def write(browser: Browser, field: str, text: str) -> None:

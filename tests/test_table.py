@@ -17,6 +17,7 @@ from evaluation.score import score_file, write_metrics
 from evaluation.table import to_csv, to_latex, to_markdown, to_terminal
 from segmentation.data.scenes import Scenes
 from segmentation.metrics import Evaluator
+from segmentation.protocols import Protocol, Rela
 from tests.runs import ROOT
 from tests.test_compare import answer
 
@@ -29,7 +30,7 @@ AVERAGES = {
 }
 
 
-def evaluated(folder: Path, dataset: str, split: str, protocol: str = "lisa", **run: object) -> Path:
+def evaluated(folder: Path, dataset: str, split: str, protocol: str | Protocol = "lisa", **run: object) -> Path:
     """A folder as evaluate.py leaves it: 20 samples, half of them answered rightly."""
     samples = [dataclasses.replace(one, dataset=dataset, split=split) for one in Scenes("val", length=20)]
     path = folder / "predictions.jsonl"
@@ -92,6 +93,22 @@ def test_one_checkpoint_in_two_ways_is_two_lines(tmp_path):
 
 def run_of(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text())
+
+
+def test_a_test_split_of_several_is_not_called_by_the_first_of_them(tmp_path):
+    asked = {"name": "refclef", "split": "test"}
+    whole = evaluated(tmp_path / "test", "refclef", "testB", checkpoint="c", benchmark=asked)
+    part = evaluated(tmp_path / "B", "refclef", "testB", checkpoint="c", benchmark=asked | {"split": "testB"})
+    assert [(one.dataset, one.split) for one in read_measured([whole, part])] == [
+        ("refclef", "test"),
+        ("refclef", "testB"),
+    ]
+
+
+def test_options_of_a_protocol_stand_beside_its_name(tmp_path):
+    folder = evaluated(tmp_path, "refcoco", "val", Rela(empty_pixels=50), checkpoint="c")
+    (_, lines), *_ = filled(read_measured([folder]), reported=False)
+    assert lines[-1].source == "measured here: rela empty_pixels=50, refcoco val: 20 of 10834"
 
 
 def test_another_partition_of_a_dataset_does_not_stand_in_the_papers_column(tmp_path):

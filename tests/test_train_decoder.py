@@ -119,19 +119,24 @@ def test_a_cache_changes_nothing_and_is_not_used_for_another_policy(train, tmp_p
     assert "vision_layers differ (vision_layers was [3], is [0])" in capsys.readouterr().err
 
 
-def test_joint_training_leaves_a_merged_policy(train, policy):
+def test_joint_training_leaves_merged_policies_with_the_last_decoder_and_the_best(train, policy, capsys):
     chosen = ["joint=true", LORA, "decoder=dsff_small", "format=seg_token", "loss=mllmseg", "data.length=32"]
     folder = train(*chosen)
     assert logged(folder, "text")[0] > 0
     load_decoder(folder / "decoder")
     merged, before = load_model(folder / "policy", "float32"), load_model(policy, "float32")
-    changed = [
-        name
-        for (name, new), old in zip(merged.named_parameters(), before.parameters(), strict=True)
-        if not torch.equal(new, old)
-    ]
-    assert changed and all("language_model" in name for name in changed)
-    assert (folder / "best" / "policy" / "adapter_model.safetensors").exists()
+    best = load_model(folder / "best" / "policy", "float32")
+    for one in (merged, best):
+        pairs = zip(one.named_parameters(), before.parameters(), strict=True)
+        changed = [name for (name, new), old in pairs if not torch.equal(new, old)]
+        assert changed and all("language_model" in name for name in changed)
+    state = json.loads((folder / "trainer_state.json").read_text())
+    reached = {line["eval_miou"]: line["step"] for line in state["log_history"] if "eval_miou" in line}
+    is_last = reached[max(reached)] == state["global_step"]
+    of_both = zip(best.parameters(), merged.parameters(), strict=True)
+    assert len(reached) > 1 and is_last == all(torch.equal(one, other) for one, other in of_both)
+    assert f"its policy: {folder / 'best' / 'policy'}" in capsys.readouterr().out
+    assert (folder / "best" / "adapter" / "adapter_model.safetensors").exists()
     assert "[SEG]" in load_processor(folder / "best" / "policy").tokenizer.get_vocab()
     assert (folder / "checkpoint-4" / "policy" / "adapter_model.safetensors").exists()
     shutil.rmtree(folder / "policy")

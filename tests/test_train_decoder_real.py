@@ -18,7 +18,7 @@ from sft.mask_loss import MaskLoss, mask_iou
 from sft.mask_model import decode
 from sft.small_base import build
 from sft.view import Viewer
-from tests.test_backbones import internvl
+from tests.families import internvl
 
 SIZE: dict[str, Any] = {"hidden": 64, "heads": 4}
 DECODERS = {

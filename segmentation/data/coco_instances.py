@@ -9,9 +9,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
+from segmentation import masks
 from segmentation.data.categories import Names, missing, named
 from segmentation.data.expressions import Expressions
 from segmentation.data.files import collector_at_rest, located, require
@@ -20,11 +23,14 @@ from segmentation.data.refs import Ref
 
 log = logging.getLogger(__name__)
 
+SMALL = 16  # pixels of area, from which on an outline encloses some
+
 
 class CocoInstances(Expressions):
     """One split of COCO's instances; every instance of the category is a target. Images and masks are read later.
 
-    Annotations whose box has no area are left out and named: instances_train2017.json has two (cocoapi#355).
+    Annotations that show nothing are left out and named: two boxes of instances_train2017.json have no area
+    (cocoapi#355), and polygons of a pixel or less enclose none, which COCO's loaders leave out, too.
 
     Args:
         root: the folder with `annotations/` and `<split>/`.
@@ -67,12 +73,12 @@ def _refs(file: InstancesFile, split: str, crowd: Crowd, absent: int, names: dic
         with located(f"{file.path}: annotation {number}"):
             if entry["category_id"] not in names:
                 raise ValueError(f"category_id {entry['category_id']} is not in categories.")
-            if min(entry["bbox"][2:]) <= 0:
+            if min(entry["bbox"][2:]) <= 0 or _shows_nothing(entry, file.images.get(entry["image_id"])):
                 empty.append(number)
                 continue
             found[entry["image_id"]][entry["category_id"]].append(number)
     if empty:
-        log.warning("%s: left out, their boxes have no area: annotations %s", file.path, ", ".join(map(str, empty)))
+        log.warning("%s: left out, they enclose no pixel: annotations %s", file.path, ", ".join(map(str, empty)))
     refs = []
     for image in file.images:
         present = found.get(image, {})
@@ -82,3 +88,14 @@ def _refs(file: InstancesFile, split: str, crowd: Crowd, absent: int, names: dic
         for category in missing(present, list(names), absent, image, seed):
             refs.append(Ref(image, split, image, (), ((category, names[category]),)))
     return refs
+
+
+def _shows_nothing(entry: dict[str, Any], image: dict[str, Any] | None) -> bool:
+    """Whether polygons are so small, or so few points, that no pixel is theirs; only small ones are drawn to see."""
+    parts = entry["segmentation"]
+    if not isinstance(parts, list) or not all(isinstance(part, list) for part in parts) or image is None:
+        return False
+    if all(len(part) < 6 for part in parts):
+        return True
+    small = min(entry.get("area", SMALL), math.prod(entry["bbox"][2:])) < SMALL
+    return small and not masks.area(masks.from_polygons(parts, image["height"], image["width"]))

@@ -28,7 +28,7 @@ from configs.entry import config_dir, explained, looking_in
 from segmentation.data.files import size_of
 from segmentation.data.jsonl import save_picture, to_entry
 from segmentation.data.mixture import dataset_section
-from segmentation.sample import Sample, open_image
+from segmentation.sample import Sample, open_image, opened, orientation
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 USAGE = "python -m segmentation.data.export (data|benchmark)=NAME [data.KEY=VALUE ...] output=FILE\n[root=FOLDER]"
@@ -91,7 +91,7 @@ def export(samples: Sequence[Sample], output: Path, root: Path) -> int:
     unfinished = output.with_name(f"{output.name}.part")  # an export that was cut short is not taken for a whole one
     with open(unfinished, "w", encoding="utf-8") as lines:
         for sample in samples:
-            image = sample.image if _is_file_of_its_size(sample) else save_picture(open_image(sample), beside)
+            image = sample.image if _is_read_alike(sample) else save_picture(open_image(sample), beside)
             assert isinstance(image, Path)
             try:
                 name = image.absolute().relative_to(root.absolute()).as_posix()
@@ -104,11 +104,13 @@ def export(samples: Sequence[Sample], output: Path, root: Path) -> int:
     return len(samples)
 
 
-def _is_file_of_its_size(sample: Sample) -> bool:
-    """Whether a JSONL may name the file: its reader brings no picture to another size."""
+def _is_read_alike(sample: Sample) -> bool:
+    """Whether a JSONL may name the file: its reader turns pictures upright, and brings none to another size."""
     if not isinstance(sample.image, Path):
         return False
-    return not sample.resized or size_of(sample.image) == (sample.height, sample.width)
+    alike = not sample.resized or size_of(sample.image, sample.upright) == (sample.height, sample.width)
+    with opened(sample.image, str(sample.image)) as file:
+        return alike and (sample.upright or orientation(file) == 1)
 
 
 def own_choices(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

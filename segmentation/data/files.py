@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from segmentation.sample import opened
+from segmentation.sample import opened, orientation
 
 
 def require(root: str | Path, files: Sequence[Path], layout: str) -> None:
@@ -71,10 +71,10 @@ def by_id(entries: Iterable[dict[str, Any]], where: str) -> dict[Any, dict[str, 
     return found
 
 
-def size_of(image: Path) -> tuple[int, int]:
-    """(height, width) in pixels, out of the head of an image file. Raises BrokenImage."""
+def size_of(image: Path, upright: bool = False) -> tuple[int, int]:
+    """(height, width) in pixels, out of the head of an image file, as stored or `upright`. Raises BrokenImage."""
     with opened(image, str(image)) as file:
-        return file.height, file.width
+        return (file.width, file.height) if upright and orientation(file) >= 5 else (file.height, file.width)
 
 
 def inside(folder: Path, name: str) -> Path:

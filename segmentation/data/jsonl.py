@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,16 @@ class Jsonl(Samples):
         root: the folder that `file` and every `image` in it are relative to.
         file: the file.
         split: only lines of this `split`; None for all.
+        upright: sizes, boxes and masks are of pictures turned as their EXIF says, which is how viewers and annotation
+            tools show them; False: of pixels as they are stored.
 
     Raises:
         ValueError: a line is no sample, an id appears twice, or no line is of the split. It names file and line.
         FileNotFoundError: the file is not there.
     """
 
-    def __init__(self, root: str | Path, file: str, split: str | None = None) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, file: str, split: str | None = None, upright: bool = True) -> None:
+        self.root, self.upright = Path(root), upright
         self.path = inside(self.root, file)
         require(root, [self.path], "data.file, which `python -m segmentation.data.export` writes")
         self._lines, self._offsets, self._images = array("q"), array("q"), array("q")
@@ -87,7 +90,7 @@ class Jsonl(Samples):
             lines.seek(self._offsets[index])
             line = lines.readline()
         with located(f"{self.path}: line {self._lines[index]}"):
-            return from_entry(_entry(line), self.root)
+            return replace(from_entry(_entry(line), self.root), upright=self.upright)
 
 
 def to_entry(sample: Sample, image: str) -> dict[str, Any]:

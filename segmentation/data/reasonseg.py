@@ -121,10 +121,11 @@ class ReasonSeg(Samples):
             ignore=ignored,
             dataset="reasonseg",
             split=self.split,
+            upright=True,
         )
 
     def _painted(self, annotation: Annotation) -> tuple[Annotation, int, int, Target, masks.RLE | None]:
-        height, width = size_of(annotation.file.with_suffix(".jpg"))
+        height, width = size_of(annotation.file.with_suffix(".jpg"), upright=True)  # LISA reads by cv2, which turns
         with located(str(annotation.file)):
             for number, shape in enumerate(annotation.shapes):
                 xs, ys = shape.points.T.tolist()

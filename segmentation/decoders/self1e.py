@@ -37,8 +37,11 @@ class Self1EHead(MaskDecoder):
 
     So what the language model changed, on the merged grid, is added to detail that merging had lost.
 
-    The attention mask that SELF1E gives its policy is not the decoder's affair, and neither is the projector: the
-    backbone supplies `Features.projected` and `Features.projected_fine`.
+    The projector is not the decoder's: the backbone supplies `Features.projected` and `Features.projected_fine`.
+
+    **Not the paper's policy.** SELF1E lets image tokens see each other and the segmentation token; here the policy
+    stays causal, as TRL and vLLM run it, and its image states, which stand before the expression, know nothing of it:
+    the token alone says what is meant. The paper's figures are not to be expected.
 
     Chosen where paper and code notes are silent: the auxiliary logits, at the vision grid, are those of the states
     without any refilling, `shuffle(spread(states))`; the token is the same.
