@@ -198,18 +198,22 @@ def _from_files(leave_out: Sequence[str] = ()) -> DictConfig:
     """
     state = HydraConfig.get()
     groups = {choice.partition("@")[0] for choice in state.runtime.choices} - set(leave_out)
-    given = cast(list[str], OmegaConf.to_container(state.overrides.task, resolve=False))  # `x=${y}` is text here
+    given = _typed()
     overrides = OverridesParser.create().parse_overrides(given)
     choices = [text for text, override in zip(given, overrides, strict=True) if override.key_or_group in groups]
     loader = GlobalHydra.instance().config_loader()
     return loader.load_configuration(state.job.config_name, overrides=choices, run_mode=RunMode.RUN)
 
 
+def _typed() -> list[str]:
+    """The overrides of the command line, as text: `x=${y}` is no interpolation here."""
+    return cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))
+
+
 def _check_hardware(files: DictConfig) -> None:
     """A typed trainer or engine would be lost in silence beside a hardware, whose file comes after theirs."""
-    state = HydraConfig.get()
-    hardware = state.runtime.choices.get("hardware", "any")
-    typed = [argument for argument in state.overrides.task if argument.startswith(("trainer=", "rollouts="))]
+    hardware = HydraConfig.get().runtime.choices.get("hardware", "any")
+    typed = [argument for argument in _typed() if argument.startswith(("trainer=", "rollouts="))]
     if hardware == "any" or not typed:
         return
     alone = _from_files(leave_out=("recipe", "hardware"))
