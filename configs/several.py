@@ -12,11 +12,17 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from configs.strict import ConfigError
+
 CONFIGS = Path(__file__).resolve().parent
 
 
 def expanded(arguments: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """A command line whose lists of choices of these groups are written as hydra composes them."""
+    """A command line whose lists of choices of these groups are written as hydra composes them.
+
+    Raises:
+        ConfigError: several choices of another group, each of which makes a thing: hydra would make the last of them.
+    """
     return [one for argument in arguments for one in _expanded(argument, groups, arguments)]
 
 
@@ -25,6 +31,8 @@ def _expanded(argument: str, groups: Sequence[str], arguments: Sequence[str]) ->
     listed = value.startswith("[") and value.endswith("]")
     every = value == "all" and group == "benchmark"
     if group not in groups or not (listed or every):
+        if listed and any("_target_" in OmegaConf.load(path) for path in (CONFIGS / group).glob("*.yaml")):
+            raise ConfigError(f"{argument}: this command takes one {group}, not several.")
         yield argument
         return
     yield f"{group}=several"

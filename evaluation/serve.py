@@ -13,7 +13,7 @@ from __future__ import annotations
 import configs
 
 # Imports take seconds, the command line is checked before them.
-command = configs.main("serve", script=__name__)
+command = configs.main("serve", several=["data"], script=__name__)
 
 import os
 import signal

@@ -104,6 +104,7 @@ def group_advantages(
     tags: tuple[int, int] | None,
     scale: str = "none",
     aggregation: str = "sum_then_normalize",
+    level: str = "token",
 ) -> tuple[Tensor, Tensor]:
     """What training would give each token of one group, by TRL or by parts: to look at, training computes its own.
 
@@ -116,6 +117,7 @@ def group_advantages(
         tags: ids of the tokens around a mask, None for formats without.
         scale: `trainer.scale_rewards`: none, group or batch, which is the group here.
         aggregation: `trainer.multi_objective_aggregation`.
+        level: `trainer.importance_sampling_level`.
 
     Returns:
         `(G, T)` advantages; `(G, T)` bool, which tokens are of a mask.
@@ -124,7 +126,7 @@ def group_advantages(
         ValueError: see `pays_parts`.
     """
     of_masks = inside(ids, *tags) if tags else torch.zeros_like(ids, dtype=torch.bool)
-    if pays_parts(paid, tags is not None, scale, aggregation):
+    if pays_parts(paid, tags is not None, scale, aggregation, level):
         to_masks, to_rest = split_advantages(rewards, weights, paid, len(rewards), broken)
         return torch.where(of_masks, to_masks[:, None], to_rest[:, None]), of_masks
     whole = whole_advantages(rewards, weights, len(rewards), scale, aggregation)

@@ -29,7 +29,7 @@ from rl.validation import make_validation, save_best
 from rollouts.deadline import EngineDied
 from rollouts.device import prepare_deepspeed, prepare_vllm, training_arguments, use_all_cores
 from rollouts.engines import require_vllm
-from rollouts.guards import check_launcher, check_precision, check_rollouts
+from rollouts.guards import check_launcher, check_precision, check_rollouts, check_trained
 from rollouts.memory import report
 from rollouts.policy import (
     freeze_vision,
@@ -93,6 +93,7 @@ def main(cfg: DictConfig) -> None:
     rounds = configs.build(check_rounds, cfg.dynamic_sampling, where="dynamic_sampling", args=arguments)
     order = make_order(cfg.data, samples, cfg.seed, bool(arguments.shuffle_dataset))
     configs.build(check_launcher, {}, where="launch")
+    check_trained(cfg.model)
     frozen = cfg.model.freeze_vision
     configs.build(check_rollouts, {}, where="rollouts", args=arguments, freeze_vision=frozen)
     configs.record_run(cfg.output_dir, cfg, cfg.seed)

@@ -89,6 +89,7 @@ def make_advantages(
         "tags": tuple(policy.processor.tokenizer.convert_tokens_to_ids(list(tags))) if tags else None,
         "scale": settings["scale_rewards"],
         "aggregation": settings["multi_objective_aggregation"],
+        "level": settings["importance_sampling_level"],
     }
 
     def advantages(rewards: torch.Tensor, broken: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

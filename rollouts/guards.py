@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from trl import GRPOConfig
@@ -36,6 +38,15 @@ def check_precision(model: Model, lora: bool) -> None:
         "away. Launch with configs/launch/zero2.yaml, zero3.yaml or fsdp2.yaml, which keep the weights in float32, "
         "too; or set model.dtype=float32, or model.lora."
     )
+
+
+def check_trained(model: Mapping[str, Any]) -> None:
+    """Raises ConfigError if a vision encoder is to be trained that adapters, of the language model, leave as it is."""
+    if model["lora"] is not None and not model["freeze_vision"]:
+        raise ConfigError(
+            "model.freeze_vision=false with model.lora: adapters are of the language model alone. Train all weights "
+            "(model.lora=null), or leave the encoder as it is (model.freeze_vision=true)."
+        )
 
 
 def check_rollouts(args: GRPOConfig, freeze_vision: bool = True) -> None:

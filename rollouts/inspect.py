@@ -13,7 +13,7 @@ from __future__ import annotations
 import configs
 
 # Imports take seconds, the command line is checked before them.
-command = configs.main("inspect", texts=("id", "image", "expression"), script=__name__)
+command = configs.main("inspect", texts=("id", "image", "expression"), several=["data"], script=__name__)
 
 import re
 from collections.abc import Sequence

@@ -88,6 +88,8 @@ def make_training_samples(section: Mapping[str, Any], in_words: bool = False, or
     for name, part in {"data": section, **_parts(section, "data")}.items():
         if part.get("no_target_ratio") is not None and not (ordered and name == "data"):
             raise configs.ConfigError(f"{name}.no_target_ratio: it is data.no_target_ratio of rl/grpo.py alone.")
+        if part.get("on_error", "raise") not in ("raise", section["on_error"]):
+            raise configs.ConfigError(f"{name}.on_error: it is one for all parts, data.on_error={part['on_error']}.")
     samples = make_samples(section)
     if not in_words and any(part.in_words for part in getattr(samples, "parts", ())):
         raise configs.ConfigError(

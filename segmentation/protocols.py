@@ -13,8 +13,9 @@ something about an expression that means something, all protocols but the matche
 | Pr@t is over | targeted | targeted | targeted | all | targeted | targeted; `ors`: objects |
 
 **Options**, of every protocol. `ignore`: what ignored pixels are (`segmentation.overlap`). `empty_iou`: the IoU where
-nothing is meant and nothing painted. `empty_pixels`: a `Found` whose mask has fewer pixels counts as `NoTarget` in
-everything; some gRefCOCO papers state 50, no public evaluator read does it, so it is off (0).
+nothing is meant and nothing painted; under `rela` and `gsva` only where both are ignored, as `NoTarget` alone
+is right about nothing. `empty_pixels`: a `Found` whose mask has fewer pixels counts as `NoTarget` in everything; some
+gRefCOCO papers state 50, no public evaluator read does it, so it is off (0).
 
 **Invalid** answers are in no published rule, whose code drops or crashes on them (VisionReasoner adds them as here):
 IoU 0, what is meant joins the union, and they are right in neither N_acc nor T_acc.

@@ -209,7 +209,8 @@ def open_image(sample: Sample) -> Image.Image:
         raise BrokenImage(
             f"{sample.image} (sample {sample.id}): the image is {image.size[0]}x{image.size[1]}, "
             f"its annotation says {sample.width}x{sample.height}."
-            + " Its EXIF turns it; if what is annotated are pixels as they are stored: upright=false." * turned
+            + " Its EXIF turns it; if what is annotated are pixels as they are stored: upright=false."
+            * turned
         )
     return image if image.mode == "RGB" else image.convert("RGB")
 

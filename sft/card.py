@@ -12,13 +12,14 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from huggingface_hub import HfApi, ModelCard, ModelCardData
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import configs
+from configs.entry import CONFIGS
 from configs.record import git_state
 from configs.terminal import first_rank
 
@@ -67,7 +68,7 @@ question = {prompt!r}
 chat = [{{"role": "user", "content": [{{"type": "image"}}, {{"type": "text", "text": question}}]}}]
 text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 inputs = processor(images=[image], text=[text], return_tensors="pt").to(model.device)
-written = model.generate(**inputs, max_new_tokens=256, do_sample=False)
+written = model.generate(**inputs, max_new_tokens=512, do_sample=False)
 answer = processor.tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=False)
 print(answer)
 ```
@@ -78,7 +79,7 @@ With vLLM, `text` and `image` as above:
 from vllm import LLM, SamplingParams
 
 engine = LLM(path, max_model_len=4096)
-greedy = SamplingParams(temperature=0.0, max_tokens=256, skip_special_tokens=False)
+greedy = SamplingParams(temperature=0.0, max_tokens=512, skip_special_tokens=False)
 print(engine.generate({{"prompt": text, "multi_modal_data": {{"image": image}}}}, greedy)[0].outputs[0].text)
 ```
 
@@ -122,7 +123,7 @@ def write_card(cfg: DictConfig, prompt: str, folder: str | Path) -> None:
         versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
         folder=str(folder),
         prompt=prompt,
-        choices="".join(f" format.{key}={value}" for key, value in form.items() if key == "reasoning" and value),
+        choices="".join(f" {one}" for one in _choices(cfg)),
     )
     license_fields: dict[str, Any] = license_
     data = ModelCardData(
@@ -133,6 +134,21 @@ def write_card(cfg: DictConfig, prompt: str, folder: str | Path) -> None:
         **license_fields,
     )
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}").save(Path(folder) / CARD)
+
+
+def _choices(cfg: DictConfig) -> list[str]:
+    """What evaluation/predict.py has to be told besides the policy: the format, precision, and a trained decoder."""
+    form = configs.plain(cfg.format)
+    made: list[list[str]] = []
+    for file in sorted((CONFIGS / "format").glob("*.yaml")):
+        own = configs.plain(cast(DictConfig, OmegaConf.load(file)))
+        if own["_target_"] == form["_target_"]:
+            differ = {key: value for key, value in form.items() if own.get(key) != value}
+            made.append([f"format={file.stem}", *(f"format.{key}={json.dumps(one)}" for key, one in differ.items())])
+    said = min(made, key=len, default=[f"format={form['_target_'].rpartition('.')[2]} # your own: with --config-dir"])
+    said += [f"model.dtype={cfg.model.dtype}"] if cfg.model.dtype != "float32" else []
+    path = (cfg.get("decoder") or {}).get("path")
+    return [*said, *([f"decoder=trained decoder.path={path}"] if path else [])]
 
 
 def origin(path: str) -> tuple[str, dict[str, str]]:

@@ -23,7 +23,7 @@ from peft import PeftModel
 from transformers import set_seed
 
 from rollouts.device import use_all_cores
-from rollouts.guards import check_precision
+from rollouts.guards import check_precision, check_trained
 from rollouts.policy import load_model
 from rollouts.sections import make_processor, make_samples, make_training_samples
 from segmentation.data.check import Opened
@@ -53,6 +53,8 @@ def main(cfg: DictConfig) -> None:
     use_all_cores()
     resume = resume_from(cfg.output_dir, cfg.resume)
     arguments = make_arguments(cfg)
+    if cfg.joint:
+        check_trained(cfg.model)
     mask_loss = configs.instantiate(cfg.loss, where="loss")
     processor, format = make_processor(cfg)
     samples = make_training_samples(cfg.data)

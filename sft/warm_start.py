@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from trl import SFTConfig, SFTTrainer
 
 from rollouts.device import training_arguments, use_all_cores
-from rollouts.guards import check_launcher, check_precision
+from rollouts.guards import check_launcher, check_precision, check_trained
 from rollouts.memory import report
 from rollouts.policy import (
     add_tokens,
@@ -40,6 +40,7 @@ def main(cfg: DictConfig) -> None:
     use_all_cores()
     resume = resume_from(cfg.output_dir, cfg.resume)
     configs.build(check_launcher, {}, where="launch")
+    check_trained(cfg.model)
     arguments = configs.build(
         SFTConfig,
         cfg.trainer,

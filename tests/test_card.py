@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_the_code_for_transformers_runs(policy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", (policy / "README.md").read_text(), re.DOTALL)[0]
     space: dict = {}
-    exec(code.replace("max_new_tokens=256", "max_new_tokens=8"), space)
+    exec(code.replace("max_new_tokens=512", "max_new_tokens=8"), space)
     assert isinstance(space["answer"], str) and space["answer"]
     assert PROMPT in space["text"]
 
@@ -62,6 +63,23 @@ def test_a_base_that_is_a_folder_is_no_link_into_the_hub(tmp_path):
     said = ModelCard.load(tmp_path / "README.md").data.to_dict()
     assert "base_model" not in said and "license_link" not in said and "huggingface.co" not in text
     assert not (tmp_path / "absent").exists() and "  image=" not in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["format=bricks", "format.grid=24", "model=qwen3_vl_4b"], "format=bricks format.grid=24 model.dtype=bfloat16"),
+        (["format=box", "decoder=trained", "decoder.path=d/best"], "format=box decoder=trained decoder.path=d/best"),
+        (["format=descriptors", "format.reasoning=true"], "format=descriptors format.reasoning=true"),
+    ],
+)
+def test_the_command_for_masks_reads_the_policy_as_it_was_trained(tmp_path, asked, said):
+    cfg = config("grpo", *asked)
+    write_card(cfg, "where is the cup?", tmp_path)
+    command = re.findall(r"`python evaluation/predict.py (.*?)`", (tmp_path / "README.md").read_text())[0]
+    assert f"model.path={tmp_path} {said} image=photo.jpg" in command
+    again = config("predict", *shlex.split(command))
+    assert again.format == cfg.format and again.model.dtype == cfg.model.dtype
 
 
 def test_the_code_for_vllm_is_python(policy):

@@ -7,7 +7,7 @@ import torch
 from trl import GRPOConfig
 
 from configs import ConfigError
-from rollouts.guards import check_launcher, check_precision, check_rollouts
+from rollouts.guards import check_launcher, check_precision, check_rollouts, check_trained
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="what a CPU cannot do")
 
@@ -43,6 +43,13 @@ def test_fsdp_that_would_be_something_else(monkeypatch, version, said):
 def test_a_server_that_would_remember_pictures_of_another_encoder(tmp_path):
     with pytest.raises(ValueError, match="freeze_vision=false: the server would go on"):
         check_rollouts(_arguments(tmp_path, vllm_mode="server"), freeze_vision=False)
+
+
+def test_a_vision_encoder_that_no_adapter_would_change():
+    for lora, freeze in ((None, False), (None, True), ({"r": 4}, True)):
+        check_trained({"lora": lora, "freeze_vision": freeze})
+    with pytest.raises(ConfigError, match="adapters are of the language model alone"):
+        check_trained({"lora": {"r": 4}, "freeze_vision": False})
 
 
 def test_sixteen_bits_are_too_few_to_train_all_weights_in(monkeypatch):

@@ -89,6 +89,7 @@ def test_rewards_and_advantages_are_those_of_the_trainer(taught, tmp_path):
         scores = score(policy, sample, completions, predictions, rewards)
         torch.testing.assert_close(scores, trainer._scores, equal_nan=True)
         settings = {"scale_rewards": scale, "multi_objective_aggregation": aggregation}
+        settings["importance_sampling_level"] = "token"
         advantages = make_advantages(cfg.advantages, policy, weights, paid, settings)
         given = pay(policy, completions, predictions, scores, weights, paid, advantages)
         torch.testing.assert_close(given.of_rest, made["advantages"])

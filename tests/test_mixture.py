@@ -10,12 +10,14 @@ from configs.several import CONFIGS, expanded
 from rollouts.sections import make_samples, make_training_samples
 from segmentation.data.check import BrokenData, check
 from segmentation.data.grefcoco import GRefCOCO
+from segmentation.data.jsonl import Jsonl
 from segmentation.data.leaks import held_out
 from segmentation.data.mixture import Mixture
+from segmentation.data.muse import Muse
 from segmentation.data.refer import Refer
 from segmentation.data.samples import Shard
 from segmentation.data.scenes import Scenes, _phrased
-from tests.official import write_grefcoco
+from tests.official import HEIGHT, WIDTH, photo, write_grefcoco, write_muse
 from tests.test_refer import write_refer
 
 
@@ -128,6 +130,34 @@ def test_no_image_of_any_val_or_test_split_is_trained_on(tmp_path, capsys):
     assert capsys.readouterr().out.endswith(with_all.report + "\n")
 
 
+def test_lines_for_test_hold_their_pictures_out_with_or_without_a_coco_id(tmp_path):
+    for name in "abc":
+        photo(tmp_path / f"{name}.png")
+    asked = [("a.png", "train"), ("b.png", "val"), ("b.png", "train"), ("c.png", "testA")]
+    lines = [
+        {"id": f"{number}", "image": name, "height": HEIGHT, "width": WIDTH, "expression": "it", "targets": []}
+        | {"split": split}
+        for number, (name, split) in enumerate(asked)
+    ]
+    for name, some in (("all.jsonl", lines), ("train.jsonl", lines[::2]), ("val.jsonl", lines[1::2])):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in some))
+    whole = Jsonl(tmp_path, "all.jsonl")
+    assert [sample.id for sample in Mixture({"mine": whole})] == ["0"] and whole.image_id(0) is None
+    train, val = Jsonl(tmp_path, "train.jsonl"), Jsonl(tmp_path, "val.jsonl")
+    assert len(Mixture({"mine": train})) == 2  # its own lines are all for training
+    assert [sample.id for sample in Mixture({"mine": train}, held_out={"val": val})] == ["0"]
+
+
+def test_muse_holds_out_what_its_other_files_have(tmp_path):
+    write_muse(tmp_path)
+    train = Muse(tmp_path, "train")
+    assert train.held_out == frozenset() and len(Mixture({"muse": train})) == 3
+    content = json.loads((tmp_path / "muse/MUSE_train.json").read_text())
+    (tmp_path / "muse/MUSE_val.json").write_text(json.dumps(content[1:]))
+    assert Muse(tmp_path, "train").held_out == {9} == Muse(tmp_path, "val").held_out
+    assert {sample.image_id for sample in Mixture({"muse": Muse(tmp_path, "train")})} == {7}
+
+
 def test_what_one_part_holds_out_is_dropped_from_the_others(tmp_path):
     parts = leaky(tmp_path)
     assert held_out(parts.values()) == {100, 102}
@@ -229,3 +259,20 @@ def test_a_list_of_datasets_is_a_mixture_with_a_section_for_each():
     assert list(four.parts) == ["refcoco", "refcoco_plus", "refcocog", "grefcoco"]
     assert one._target_ == "segmentation.data.scenes.Scenes"
     assert expanded(["data=all"], ["data"]) == ["data=all"]  # of benchmarks alone
+    with pytest.raises(
+        configs.ConfigError, match=r"benchmark=\[scenes_val,scenes_testA\]: this command takes one benchmark"
+    ):
+        expanded(["benchmark=[scenes_val,scenes_testA]"], ["data"])
+    rewards = ["rewards=[default,mask_dice]", "rewards.box_iou.weight=[1]"]
+    assert expanded(rewards, ["data"]) == rewards
+
+
+def test_images_are_skipped_in_all_parts_or_in_none():
+    scenes = {"_target_": "segmentation.data.scenes.Scenes", "length": 2}
+    section = {"_target_": "segmentation.data.mixture.Mixture", "on_error": "raise"}
+    parts = {"a": scenes, "b": scenes | {"seed": 1, "on_error": "skip"}}
+    with pytest.raises(
+        configs.ConfigError, match=r"data\.parts\.b\.on_error: it is one for all parts, data\.on_error=skip"
+    ):
+        make_training_samples(section | {"parts": parts})
+    assert make_training_samples(section | {"parts": parts, "on_error": "skip"}).on_error == "skip"

@@ -24,7 +24,6 @@ from segmentation.data.regions import check_inside
 from segmentation.data.samples import Samples
 from segmentation.sample import Question, Sample, Target
 
-NO_IMAGE_ID = -1
 KEYS = {"id", "image", "height", "width", "expression", "targets", "ignore", "image_id", "dataset", "split"}
 NEEDED = ("id", "image", "height", "width", "expression", "targets")
 TARGET_KEYS = {"box", "mask", "label"}
@@ -65,13 +64,14 @@ class Jsonl(Samples):
                     if first != number:
                         raise ValueError(f"id {entry['id']!r} is also that of line {first}; each sample needs its own.")
                     own, image = entry.get("split", ""), entry.get("image_id")
+                    image = self._of_file(entry["image"]) if image is None else image
                 splits.add(own)
-                if image is not None and own.startswith(("val", "test")):
+                if own.startswith(("val", "test")):
                     for_test.add(image)
                 if split in (None, own):
                     self._lines.append(number)
                     self._offsets.append(start)
-                    self._images.append(NO_IMAGE_ID if image is None else image)
+                    self._images.append(image)
         if not self._lines:
             found = ", ".join(sorted(splits)) or "no line at all"
             raise ValueError(f"data.split={split!r}: {self.path} has no line of it; it has {found}.")
@@ -82,7 +82,15 @@ class Jsonl(Samples):
 
     def image_id(self, index: int) -> int | None:
         """COCO id of the image of a line, None if it has none."""
-        return None if self._images[index] == NO_IMAGE_ID else self._images[index]
+        return None if self._images[index] < 0 else self._images[index]
+
+    def shown(self, index: int) -> int:
+        """COCO id of the image of a line, or a number of its file: below 0, which no COCO id is."""
+        return self._images[index]
+
+    def _of_file(self, name: str) -> int:
+        path = inside(self.root, name).absolute()
+        return ~(int.from_bytes(hashlib.blake2b(bytes(path), digest_size=8).digest()) >> 1)
 
     def sample(self, index: int) -> Sample:
         """The sample of a line. Raises ValueError, which names file and line."""

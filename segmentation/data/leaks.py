@@ -14,9 +14,9 @@ from segmentation.data.samples import Samples
 
 
 def held_out(parts: Iterable[Samples], benchmarks: Iterable[Samples] = ()) -> frozenset[int]:
-    """COCO ids of all images that the parts' own files keep for val and test, and of all images of the benchmarks."""
+    """All images (`Samples.shown`) that the parts' own files keep for val and test, and all of the benchmarks."""
     own = frozenset[int]().union(*(part.held_out for part in parts))
-    named = (benchmark.image_id(index) for benchmark in benchmarks for index in range(len(benchmark)))
+    named = (benchmark.shown(index) for benchmark in benchmarks for index in range(len(benchmark)))
     return own | {image for image in named if image is not None}
 
 
@@ -25,4 +25,4 @@ def kept(part: Samples, images: frozenset[int]) -> np.ndarray:
     indices = np.arange(len(part), dtype=np.int64)
     if not images:
         return indices
-    return indices[[part.image_id(index) not in images for index in range(len(part))]]
+    return indices[[part.shown(index) not in images for index in range(len(part))]]

@@ -11,9 +11,10 @@ Fields are those that github.com/MaverickRen/PixelLM reads: `file_name` (train20
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from segmentation.data.files import as_list, collector_at_rest, get, inside, located, read_json
@@ -57,6 +58,7 @@ class Muse(Samples):
         if split not in SPLITS:
             raise ValueError(f"data.split={split!r}; it is one of {', '.join(SPLITS)}.")
         self.split, self.path = split, _file(root, split)
+        self.held_out = frozenset(_images(root, {"val", "test_less", "test_many"} - {split}))
         skipped = set(skip_items)
         self._rows: list[Question] = []
         with collector_at_rest():
@@ -64,6 +66,8 @@ class Muse(Samples):
                 if number not in skipped:
                     with located(f"{self.path}: item {number}"):
                         self._rows += _questions(number, item, Path(root, IMAGES))
+        if split != "train":
+            self.held_out |= {row.image_id for row in self._rows if row.image_id is not None}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -103,6 +107,24 @@ def _file(root: str | Path, split: str) -> Path:
     raise FileNotFoundError(f"{files[0]}: no such file. data.root={root} needs muse/*.json and {IMAGES}/*/*.jpg.")
 
 
+def _images(root: str | Path, splits: Iterable[str]) -> Iterator[int]:
+    """COCO ids of the images of those splits whose file is there: a hundredth of what the training file holds."""
+    for split in splits:
+        with suppress(FileNotFoundError):
+            file = _file(root, split)
+            for number, entry in enumerate(as_list(read_json(file), str(file))):
+                with located(f"{file}: item {number}"):
+                    image = _image_id(entry.get("file_name") or get(entry, "coco_url", str))
+                    if image is not None:
+                        yield image
+
+
+def _image_id(name: str) -> int | None:
+    """Of COCO_train2014_000000000009.jpg, or of .../000000000009.jpg."""
+    digits = PurePath(name).stem.rsplit("_", 1)[-1]
+    return int(digits) if digits.isdecimal() else None
+
+
 def _questions(item: int, entry: dict[str, Any], images: Path) -> list[Question]:
     if "file_name" in entry:
         name, folder = get(entry, "file_name", str), images / "train2014"
@@ -110,7 +132,6 @@ def _questions(item: int, entry: dict[str, Any], images: Path) -> list[Question]
         url = get(entry, "coco_url", str)
         name, folder = url.rsplit("/", 1)[-1], images / ("train2017" if "train2017" in url else "val2017")
     picture = Picture(inside(folder, name), get(entry, "height", int), get(entry, "width", int))
-    digits = Path(name).stem.rsplit("_", 1)[-1]  # COCO_train2014_000000000009, or 000000000009
     questions, answers = get(entry, "questions", list), get(entry, "answers", list)
     if len(questions) != len(answers):
         raise ValueError(
@@ -123,6 +144,5 @@ def _questions(item: int, entry: dict[str, Any], images: Path) -> list[Question]
                 f"question {number} is empty, or its answer names no object. "
                 f"Leave the item out: data.skip_items=[{item}]."
             )
-        number_of_image = int(digits) if digits.isdecimal() else None
-        rows.append(Question(item, number, text, tuple(answered), picture, number_of_image))
+        rows.append(Question(item, number, text, tuple(answered), picture, _image_id(name)))
     return rows

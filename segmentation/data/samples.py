@@ -13,7 +13,7 @@ class Samples(Sequence[Sample]):
     """A dataset that makes the sample of an index; slices (a list) and negative indices follow from it.
 
     Attributes:
-        held_out: COCO ids of the images that this dataset's own files keep for validation and test, whatever split of
+        held_out: the images (`shown`) that this dataset's own files keep for validation and test, whatever split of
             them this is: what a mixture must not train on (`segmentation.data.leaks`).
         costly: making a sample reads files, so that looking at every one would take minutes.
         in_words: its samples are questions with answers in words (`Question`): for warm starts alone.
@@ -30,6 +30,10 @@ class Samples(Sequence[Sample]):
     def image_id(self, index: int) -> int | None:
         """COCO id of the image of an index, None if it is not COCO's. Where it is known, no sample is made."""
         return self.sample(index).image_id
+
+    def shown(self, index: int) -> int | None:
+        """What `held_out` knows the image of an index by: its COCO id, or a negative number of the dataset's own."""
+        return self.image_id(index)
 
     @property
     def parts(self) -> Sequence[Samples]:
