@@ -31,6 +31,8 @@ from sft.merge import merge, save_policy
 LOGGED = ("gIoU", "cIoU", "box_iou", "N_acc", "T_acc", "invalid_rate", "mean_tokens")  # of `segmentation.figures`
 LOWER_IS_BETTER = ("invalid_rate", "mean_tokens")
 NO_SAMPLING = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "min_p": None}
+NO_SAMPLING |= {"repetition_penalty": 1.0}
+FREE = {"temperature": 0.0, "repetition_penalty": 1.0, "structured_outputs_regex": None}  # of vLLM, as evaluation is
 
 
 class Validation:
@@ -191,14 +193,15 @@ def complete(trainer: Any, rows: Sequence[dict[str, Any]]) -> tuple[list[Any], l
 
 @contextmanager
 def greedy(trainer: Any) -> Iterator[None]:
-    """Let the trainer's engine take the likeliest token."""
+    """Let the trainer's engine take the likeliest token, of all that there are."""
     if trainer.use_vllm:
-        engine, before = trainer.vllm_generation, trainer.vllm_generation.temperature
-        engine.temperature = 0.0
+        engine = trainer.vllm_generation
+        before = {name: getattr(engine, name) for name in FREE}
+        vars(engine).update(FREE)
         try:
             yield
         finally:
-            engine.temperature = before
+            vars(engine).update(before)
         return
     config, values = trainer.generation_config, trainer.generation_kwargs
     trainer.generation_kwargs = {**values, **NO_SAMPLING}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -14,16 +15,18 @@ from configs.terminal import first_rank
 from sft.checkpoints import last_checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+COPY = 10  # seconds
 
 
 class SaveOnSignal(TrainerCallback):
-    """Saves a whole checkpoint and ends training after the first SIGINT or SIGTERM; the same again kills at once.
+    """Saves a whole checkpoint and ends training after the first SIGINT or SIGTERM; another one, later, kills at once.
 
-    All processes stop after the same step, whichever of them were told.
+    All processes stop after the same step, whichever of them were told. A launcher passes on what a cluster or a
+    terminal sent to all of them: what comes within `COPY` seconds is the same signal once more.
     """
 
     def __init__(self) -> None:
-        self._received = 0
+        self._received, self._since = 0, 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         for number in SIGNALS:
@@ -36,6 +39,7 @@ class SaveOnSignal(TrainerCallback):
             self._received = int(received)
         if self._received:
             control.should_save = control.should_training_stop = True
+            control.should_evaluate = False  # it would come first, and who sent the signal does not wait for ever
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,7 +53,11 @@ class SaveOnSignal(TrainerCallback):
             raise SystemExit(128 + self._received)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._received = number
-        signal.signal(number, signal.SIG_DFL)
-        name = signal.Signals(number).name
-        os.write(2, f"\n{name}: ends after this step, with a checkpoint; {name} again ends at once.\n".encode())
+        now, name = time.monotonic(), signal.Signals(number).name
+        if self._received and now - self._since > COPY:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif not self._received:
+            self._received, self._since = number, now
+            said = f"ends after this step, with a checkpoint; {name} again, after {COPY} s, ends at once."
+            os.write(2, f"\n{name}: {said}\n".encode())

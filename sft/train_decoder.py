@@ -40,6 +40,7 @@ from sft.decoder_setup import (
     training_boxes,
     validation_samples,
 )
+from sft.interrupts import SaveOnSignal
 from sft.mask_model import MaskModel
 from sft.mask_trainer import MaskTrainer
 from sft.merge import merge, save_policy
@@ -61,6 +62,7 @@ def main(cfg: DictConfig) -> None:
     validation = validation_samples(make_samples(cfg.benchmark, "benchmark"), cfg.val_samples)
 
     set_seed(cfg.seed)
+    interrupts = SaveOnSignal()
     model = load_model(cfg.model.path, cfg.model.dtype)
     check_precision(model, lora=not cfg.joint or cfg.model.lora is not None)
     decoder = new_decoder(cfg.decoder, model, processor)
@@ -83,11 +85,12 @@ def main(cfg: DictConfig) -> None:
         validation=validation,
         validation_batches=DecoderBatches(viewer, cache, val_boxes),
         optimizers=(make_optimizer(decoder, policy, arguments, cfg.policy_learning_rate), None),
-        callbacks=[MarkWhole()],
+        callbacks=[MarkWhole(), interrupts],
     )
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_state()  # trainer_state.json: every logged number
+    interrupts.exit_if_told(cfg.output_dir)
     finish(trainer, samples, Path(cfg.output_dir))
 
 

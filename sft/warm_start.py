@@ -22,6 +22,7 @@ from rollouts.policy import (
     freeze_vision,
     image_frame,
     learn_in_float32,
+    learn_new_rows_alone,
     load_model,
     new_rows,
     restore,
@@ -30,6 +31,7 @@ from rollouts.rows import answer_rows
 from rollouts.sections import make_lora, make_processor, make_training_samples
 from sft.card import write_card
 from sft.checkpoints import MarkWhole, resume_from
+from sft.interrupts import SaveOnSignal
 from sft.merge import finish
 from sft.progress import show_progress
 
@@ -56,6 +58,7 @@ def main(cfg: DictConfig) -> None:
     configs.record_run(cfg.output_dir, cfg, cfg.seed)
     report(cfg)
 
+    interrupts = SaveOnSignal()
     model = load_model(cfg.model.path, cfg.model.dtype)
     check_precision(model, lora=cfg.model.lora is not None)
     added = add_tokens(model, processor, format.new_tokens)
@@ -66,13 +69,15 @@ def main(cfg: DictConfig) -> None:
         train_dataset=answer_rows(samples, format, image_frame(processor)),
         processing_class=processor,
         peft_config=make_lora(cfg.model.lora, **new_rows(added, model.config.tie_word_embeddings)),
-        callbacks=[MarkWhole()],
+        callbacks=[MarkWhole(), interrupts],
     )
     learn_in_float32(trainer.model)
+    learn_new_rows_alone(trainer.model, len(processor.tokenizer), added)
     trainer.create_model_card = lambda *_, **__: None  # TRL's knows neither base nor format: `sft.card` writes one
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_state()  # trainer_state.json: every logged number
+    interrupts.exit_if_told(cfg.output_dir)
     finish(trainer, processor, samples, cfg.output_dir)
     write_card(cfg, format.prompt("the left cup"), f"{cfg.output_dir}/policy")
 

@@ -15,6 +15,7 @@ from rollouts.policy import (
     image_frame,
     image_token_ids,
     learn_in_float32,
+    learn_new_rows_alone,
     load_model,
     load_processor,
     new_rows,
@@ -25,7 +26,7 @@ from segmentation.boxes import Relative, ResizedPixels
 from segmentation.formats import BrickFormat
 from sft.merge import merge, read_arguments, save_policy
 from sft.small_base.build import FAMILIES
-from tests.families import internvl
+from tests.families import inputs_of, internvl, noise
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,8 @@ def test_tables_of_new_tokens_are_learned_in_float32(folders, tmp_path, family):
     assert lora is not None
     taught: Any = get_peft_model(model, lora)
     learn_in_float32(taught)
+    learn_new_rows_alone(taught, len(processor.tokenizer), added)
+    tables = {name: one.detach().clone() for name, one in taught.named_parameters() if "modules_to_save" in name}
     trained = [one for one in taught.parameters() if one.requires_grad]
     assert {one.dtype for one in trained} == {torch.float32}
     table = taught.get_input_embeddings().modules_to_save["default"].weight
@@ -130,10 +133,14 @@ def test_tables_of_new_tokens_are_learned_in_float32(folders, tmp_path, family):
     for _ in range(3):
         with torch.autocast("cpu", torch.bfloat16):
             taught(input_ids=torch.tensor([[row, 5, row]]), labels=torch.tensor([[row, 5, row]])).loss.backward()
-        torch.optim.AdamW(trained, lr=1e-6).step()  # far below what bfloat16 can tell from the weight
+        torch.optim.AdamW(trained, lr=1e-6, weight_decay=0.0).step()  # far below what bfloat16 can tell from the weight
     layer.remove()
     assert set(states) == {torch.bfloat16}
     assert ((table[row] != before).float().mean() > 0.9).item()
+    now = dict(taught.named_parameters())
+    assert tables
+    for name, one in tables.items():  # the head's other rows have gradients, too, of the softmax
+        assert (now[name] != one).any(1).nonzero().flatten().tolist() == [row]
     taught.get_base_model().config.dtype = "bfloat16"  # as saving a checkpoint leaves it
     saved = load_model(save_policy(taught, processor, tmp_path / "policy"), "auto")
     assert {one.dtype for one in saved.parameters()} == {torch.bfloat16}
@@ -148,6 +155,24 @@ def test_frozen_vision_leaves_the_language_model_to_be_trained(folders, family):
     blind.model = torch.nn.Identity()
     with pytest.raises(ValueError, match="no vision encoder of a known name"):
         freeze_vision(blind)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])
+def test_a_frozen_encoder_is_not_gone_back_through(family):
+    torch.manual_seed(0)
+    model, processor = {**FAMILIES, "internvl": internvl}[family]()
+    lora = make_lora({"r": 4, "lora_alpha": 8})
+    assert lora is not None
+    taught: Any = get_peft_model(freeze_vision(model), lora).train()
+    taught.gradient_checkpointing_enable({"use_reentrant": False})
+    taught.enable_input_require_grads()  # as TRL does for adapters under checkpointing
+    seen = []
+    part = getattr(taught.get_base_model().model, "visual", None) or taught.get_base_model().model.vision_tower
+    for layer in part.modules():
+        layer.register_forward_hook(lambda module, args, out: seen.extend(one for one in [out] if torch.is_tensor(one)))
+    taught(**inputs_of(processor, [noise((64, 64))])).logits.sum().backward()
+    assert seen and not any(one.requires_grad for one in seen)
+    assert all(one.grad is not None for one in taught.parameters() if one.requires_grad)
 
 
 def test_image_tokens_are_known(folders):

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from segmentation.data.scenes import Scenes
 from segmentation.decoders import BoxGuidedDecoder
 from sft.checkpoints import last_checkpoint, save_now
 from sft.interrupts import SaveOnSignal
-from tests.runs import BASE, QUICK_GRPO, history, launch, lottery
+from tests.runs import BASE, QUICK_GRPO, ROOT, environment, history, launch, lottery
 from tests.small_trainer import SCENES, small_trainer, small_validation
 
 IDS = {scene.id for scene in Scenes("train", SCENES)[:]}
@@ -232,3 +235,23 @@ def test_a_signal_saves_a_whole_checkpoint_once_what_was_written_is_used_up(tmp_
     with pytest.raises(SystemExit) as end:
         interrupts.exit_if_told(tmp_path)
     assert end.value.code == code
+
+
+@pytest.mark.parametrize("script", ["sft/warm_start.py", "sft/train_decoder.py"])
+def test_other_trainings_save_on_a_signal_too_and_its_copy_is_none(tmp_path: Path, script: str):
+    chosen = [f"output_dir={tmp_path}", "trainer.max_steps=500", "trainer.per_device_train_batch_size=2"]
+    chosen += ["trainer.save_steps=4", "trainer.report_to=none"]
+    chosen += ["trainer.eval_steps=500"] if "decoder" in script else []
+    run = subprocess.Popen(
+        [sys.executable, script, *chosen], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    while last_checkpoint(tmp_path) is None:
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    run.send_signal(signal.SIGTERM)  # a launcher's copy
+    said = run.communicate()[0]
+    assert run.returncode == 143 and "resume=true goes on from there" in said
+    assert int(str(last_checkpoint(tmp_path)).rpartition("-")[2]) < 500
+    assert not (tmp_path / "policy").exists() and not (tmp_path / "decoder").exists()
