@@ -10,6 +10,7 @@ from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 
 from rl.trainer import SegGRPOTrainer
+from rl.validation import FREE
 from rl.watched import WatchedTrainer
 from rollouts.vllm_engine import TrainingEngine
 
@@ -65,6 +66,8 @@ def test_overridden_methods_keep_their_signatures(owner, name):
 def test_the_names_that_are_replaced_exist():
     assert grpo.VLLMGeneration is VLLMGeneration  # SegGRPOTrainer puts TrainingEngine in its place
     assert hasattr(vllm_generation, "LLM")  # TrainingEngine adds the dtype to it
+    source = inspect.getsource(VLLMGeneration)  # validation sets what generate reads of the engine
+    assert all(f"self.{name} = {name}" in source and source.count(f"self.{name}") > 1 for name in FREE)
     processors = vars(GenerationMixin)["_get_logits_processor"]  # rollouts.draws
     assert "generation_config" in inspect.signature(processors).parameters
 
