@@ -42,12 +42,14 @@ class SaveOnSignal(TrainerCallback):
             control.should_evaluate = False  # it would come first, and who sent the signal does not wait for ever
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if not self._received:  # a copy may still come, before `exit_if_told` has ended the program
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def exit_if_told(self, output_dir: str | Path) -> None:
         """End the program with 130 or 143, as shells name these signals, if training was ended by one."""
         if self._received:
+            signal.signal(self._received, signal.SIG_IGN)  # all is saved: a copy is not to change the status
             if first_rank():
                 print(f"saved {last_checkpoint(output_dir)}; the same command with resume=true goes on from there")
             raise SystemExit(128 + self._received)

@@ -234,6 +234,8 @@ def test_a_signal_saves_a_whole_checkpoint_once_what_was_written_is_used_up(tmp_
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
     with pytest.raises(SystemExit) as end:
         interrupts.exit_if_told(tmp_path)
+    for own, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        signal.signal(own, handler)
     assert end.value.code == code
 
 
