@@ -115,11 +115,12 @@ def answer_all(
     number, count = state.process_index, state.num_processes
     mine = Shard(benchmark.samples, number, count)  # each made when it is needed: RefCOCO-M's hold their pictures
     said = {record.id: record for record in read_predictions(path)}
-    todo = []
+    done, todo = [], []
     try:
         for index, sample in enumerate(mine):
             if sample.id in said:
                 said[sample.id].check_answers(sample, path)
+                done.append(index)
             else:
                 todo.append(index)
     except BrokenImage as error:
@@ -130,8 +131,7 @@ def answer_all(
     part = benchmark.folder / f"predictions-{number}-of-{count}.jsonl"
     running = RunningScore(benchmark.folder.name, len(mine), protocol, quiet=not state.is_main_process)
     with PredictionWriter(part, run) as writer, running as score:
-        for index in sorted({*range(len(mine))} - {*todo}):
-            sample = mine[index]
+        for sample in (mine[index] for index in done):
             score.add(sample, said[sample.id].prediction)
         for first in range(0, len(todo), cfg.batch_size):
             batch = [mine[index] for index in todo[first : first + cfg.batch_size]]

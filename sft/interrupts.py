@@ -36,7 +36,8 @@ class SaveOnSignal(TrainerCallback):
         if torch.distributed.is_initialized():
             received = torch.tensor(self._received, device=args.device)
             torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX)
-            self._received = int(received)
+            if received and not self._received:  # another process was told, and the launcher's copy may still come here
+                self._received, self._since = int(received), time.monotonic()
         if self._received:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False  # it would come first, and who sent the signal does not wait for ever
